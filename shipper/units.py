@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: ``"8MB"`` is 8 000 000 bytes, ``"8MiB"`` 8 388 608, ``"30s"`` 30 seconds."""
+"""Sizes and durations as people write them: ``"8MB"`` is 8 000 000 bytes, ``"30s"`` is 30 seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
 def parse_size(value: object) -> int:
-    """Bytes from ``"8MB"``, ``"8MiB"``, ``"512"`` or a whole number. Raises ``ValueError`` that says what is allowed."""
+    """Bytes from ``"8MB"``, ``"8MiB"``, ``"512"`` or a whole number. Raises ``ValueError``."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
