@@ -110,6 +110,11 @@ class Source(ABC, Generic[S]):
     def identity(self) -> str:
         """What is read, whatever the configuration calls it (stream ARN and creation time): positions' key."""
 
+    def series(self) -> str:
+        """``identity`` without what changes when the thing is made anew: a stream that was stopped and started has the
+        same ARN and another creation time. The successor of a known one is read from its beginning."""
+        return self.identity()
+
     @abstractmethod
     def partitions(self) -> Sequence[Partition]:
         """Those that exist now; asked again while running."""
