@@ -41,7 +41,8 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True, forbid_unknown_fie
     id: str
     time: str
     engine: str | None = None
-    category: Category = "other"
+    # A factory, because an equal default would be left out of the encoding, and ``other`` is known, not absent.
+    category: Category = msgspec.field(default_factory=lambda: "other")
     action: str | None = None
     outcome: Outcome | None = None
     outcome_of: str | None = None
