@@ -19,16 +19,19 @@ class ShipperError(Exception):
 class Problem:
     """One thing that is wrong with a configuration.
 
-    ``file`` and ``key`` (a dotted path such as ``outputs.siem.batch``) say where; ``mend`` says what to write instead.
+    ``file``, ``line`` (from 1; 0: unknown) and ``key`` (a dotted path such as ``outputs.siem.batch``) say where;
+    ``mend`` says what to write instead.
     """
 
     message: str
     key: str = ""
     file: str = ""
     mend: str = ""
+    line: int = 0
 
     def __str__(self) -> str:
-        where = "".join(f"{part}: " for part in (self.file, self.key) if part)
+        file = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        where = "".join(f"{part}: " for part in (file, self.key) if part)
         return where + self.message + (f"; {self.mend}" if self.mend else "")
 
 
@@ -38,7 +41,10 @@ class ConfigurationError(ShipperError):
     exit_code = 78
 
     def __init__(self, *problems: Problem) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        lines = [str(problem) for problem in problems]
+        if len(lines) > 1:
+            lines = [f"the configuration has {len(lines)} problems:", *(f"  {line}" for line in lines)]
+        super().__init__("\n".join(lines))
         self.problems = problems
 
 
