@@ -42,8 +42,9 @@ def seal(
     """The bytes of a Kinesis record that holds ``plaintext``.
 
     ``wrapping_key`` is the 32-byte key that KMS keeps; ``key_blob`` is its KMS ciphertext, which the envelope carries.
-    ``frame_length`` is in bytes, a multiple of 128 (the SDK asks for it); 0 makes a body without frames. ``compress`` is off where the
-    plaintext is already gzip, or is wanted bare. Raises ``ValueError`` for a suite that does not exist.
+    ``frame_length`` is in bytes, a multiple of 128 (the SDK asks for that); 0 makes a body without frames.
+    ``compress`` is off where the plaintext is already gzip, or is wanted bare. Raises ``ValueError`` for a suite that
+    does not exist.
     """
     body = squeeze(plaintext) if compress else plaintext
     return envelope(
