@@ -1,0 +1,199 @@
+"""Opens the state file: its schema, its settings, its lock.
+
+SQLite in WAL mode with ``synchronous=FULL``: a committed transaction survives a power cut. One process writes
+(``lock``), others read beside it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shipper.errors import StateError
+
+SCHEMA = 1
+
+#: Digits of a stored record position. Sequence numbers differ in length; padded text sorts as the numbers do, and an
+#: INTEGER column would turn them into floating point.
+DIGITS = 80
+
+_TABLES = """
+-- What is read, whatever the configuration calls it. `start` was resolved once, before the first read.
+CREATE TABLE streams (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  identity TEXT NOT NULL UNIQUE,
+  series TEXT NOT NULL,
+  start TEXT NOT NULL,
+  retention REAL
+);
+
+-- `begins`: 'start' for what existed when the stream was first listed, 'beginning' for what came later.
+CREATE TABLE partitions (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  stream INTEGER NOT NULL REFERENCES streams (id),
+  name TEXT NOT NULL,
+  begins TEXT NOT NULL,
+  UNIQUE (stream, name)
+);
+
+CREATE TABLE lanes (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE,
+  bookmark BLOB
+);
+
+-- One explicit row per lane and partition. `record` NULL: nothing is settled yet. `event` NULL: the record is finished.
+-- `arrived` (ns) is the record's, `tip` (s) the last moment when the reader saw nothing more.
+CREATE TABLE positions (
+  lane INTEGER NOT NULL REFERENCES lanes (id),
+  partition INTEGER NOT NULL REFERENCES partitions (id),
+  record TEXT,
+  event INTEGER,
+  decoder TEXT NOT NULL DEFAULT '',
+  arrived INTEGER NOT NULL DEFAULT 0,
+  tip REAL NOT NULL DEFAULT 0,
+  ended INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (lane, partition)
+) WITHOUT ROWID;
+
+CREATE TABLE books (
+  lane INTEGER NOT NULL REFERENCES lanes (id),
+  entry TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  PRIMARY KEY (lane, entry, reason)
+) WITHOUT ROWID;
+
+-- Keyed by what was read: meeting it again updates the row. `output` is '*' for a record that could not be decoded.
+-- `ordinals` is a JSON list of indices in the record, '' for all of it.
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  stream INTEGER NOT NULL REFERENCES streams (id),
+  partition INTEGER NOT NULL REFERENCES partitions (id),
+  record TEXT NOT NULL,
+  ordinals TEXT NOT NULL,
+  output TEXT NOT NULL,
+  source TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  first REAL NOT NULL,
+  last REAL NOT NULL,
+  arrived INTEGER NOT NULL,
+  resource_id TEXT,
+  event_id TEXT,
+  data BLOB NOT NULL,
+  UNIQUE (partition, record, ordinals, output)
+);
+CREATE INDEX dead_letters_by_output ON dead_letters (output, reason);
+"""
+
+#: File systems whose locks and syncs cannot be trusted, by their names in /proc/mounts (proc(5)).
+_NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "afs"})
+
+
+def open_state(path: Path) -> sqlite3.Connection:
+    """Opens the file for writing, creating it (0600, folder 0700) with its schema. The caller holds ``lock``.
+
+    Raises ``StateError`` where the file is damaged, of another version, unwritable or on a network disk.
+    """
+    _refuse_network_disk(path)
+    try:
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        _prepare(connection)
+    except (sqlite3.DatabaseError, OSError) as error:
+        message = f"state: {path} cannot be opened: {error}; nothing was started"
+        raise StateError(f"{message}; restore it from a copy, or name another path in [state]") from error
+    return connection
+
+
+def read_state(path: Path) -> sqlite3.Connection:
+    """Opens an existing file for reading only, also beside a running shipper. Raises ``StateError``."""
+    if not path.exists():
+        raise StateError(f"state: there is no state file {path}; name the configuration that shipper runs with (-c)")
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=30)
+        _refuse_other_schema(connection)
+    except sqlite3.DatabaseError as error:
+        raise StateError(f"state: {path} cannot be read: {error}") from error
+    return connection
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Holds the exclusive lock that makes this process the only one that ships with this state file.
+
+    Raises ``StateError`` when another process holds it, or when the folder cannot be written.
+    """
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        message = f"state: {lock_path} cannot be written: {error.strerror}; nothing was started"
+        raise StateError(f"{message}; name a writable local folder in [state] path") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            message = f"state: {path} is used by another shipper (process {owner}); nothing was started"
+            raise StateError(f"{message}; stop that one, or give this one its own [state] path") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def as_text(record: int) -> str:
+    """A record position as it is stored."""
+    return f"{record:0{DIGITS}d}"
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    # Before the first table: SQLite ignores both afterwards.
+    connection.execute("PRAGMA page_size=16384")
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    # Debian's build turns it on, which doubles the writes of deleting.
+    connection.execute("PRAGMA secure_delete=OFF")
+    connection.execute("PRAGMA foreign_keys=ON")
+    if _schema(connection) == 0:
+        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+    _refuse_other_schema(connection)
+
+
+def _refuse_other_schema(connection: sqlite3.Connection) -> None:
+    found = _schema(connection)
+    if found != SCHEMA:
+        message = f"state: the file has schema {found}, this version knows {SCHEMA}; nothing was started"
+        raise StateError(f"{message}; use the version that wrote it, or name another path in [state]")
+
+
+def _schema(connection: sqlite3.Connection) -> int:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(found)
+
+
+def _refuse_network_disk(path: Path) -> None:
+    folder = path.parent.resolve()
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return  # not Linux: nothing to ask
+    best = ("", "")
+    for line in mounts:
+        _, point, kind, *_ = line.split(" ")
+        if folder.is_relative_to(point.replace("\\040", " ")) and len(point) >= len(best[0]):
+            best = (point, kind)
+    if best[1] in _NETWORK_TYPES:
+        message = f"state: {folder} is on a network file system ({best[1]}), where locks and syncs cannot be trusted"
+        raise StateError(f"{message}; nothing was started; name a folder on a local disk in [state] path")

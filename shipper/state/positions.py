@@ -1,0 +1,226 @@
+"""Where every lane stands in every partition, as changes for the writer and as questions to the state file.
+
+Rows are explicit: the transaction that first sees a partition writes a row for every lane, the one that creates a lane
+writes a row for every partition. So a lane without a row can never be taken for one that begins anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from shipper.source import EARLIEST, END, Position, Start
+from shipper.state.file import as_text
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is read; ``start`` is where partitions begin that existed when it was first listed."""
+
+    id: int
+    start: Start
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one lane stands in one partition. ``position`` ``None``: nothing is settled. ``arrived`` in nanoseconds,
+    ``tip`` in seconds, both since 1970 UTC, 0 for never."""
+
+    position: Position | None
+    decoder: str
+    arrived: int
+    tip: float
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """A partition as the state knows it: where it begins for a lane that has settled nothing, and every lane's row."""
+
+    id: int
+    begin: Start
+    standings: dict[int, Standing]
+
+
+@dataclass(slots=True)
+class Move:
+    """One lane's progress in one partition since its last move, and what the books say of exactly that stretch."""
+
+    partition: int
+    position: Position
+    decoder: str
+    arrived: int
+    tally: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ended: bool = False
+
+
+def ensure_lanes(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, int]:
+    """The lanes' ids by name; creates those that are new."""
+    for name in names:
+        connection.execute("INSERT INTO lanes (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+    return dict(connection.execute("SELECT name, id FROM lanes").fetchall())
+
+
+def ensure_stream(
+    connection: sqlite3.Connection,
+    identity: str,
+    series: str,
+    start: str,
+    retention: float | None,
+    lanes: Sequence[int],
+) -> Stream:
+    """The stream's row, made when it is first seen; ``start`` counts only then, and a stream that succeeds a known one
+    begins at its beginning. Lanes that have no rows here yet get them at the smallest position of the others."""
+    found = connection.execute("SELECT id, start FROM streams WHERE identity = ?", (identity,)).fetchone()
+    if found is None:
+        (succeeds,) = connection.execute("SELECT count(*) FROM streams WHERE series = ?", (series,)).fetchone()
+        found = connection.execute(
+            "INSERT INTO streams (identity, series, start, retention) VALUES (?, ?, ?, ?) RETURNING id, start",
+            (identity, series, "earliest" if succeeds else start, retention),
+        ).fetchone()
+    stream_id, resolved = found
+    partitions = connection.execute("SELECT id FROM partitions WHERE stream = ?", (stream_id,)).fetchall()
+    for (partition,) in partitions:
+        _ensure_rows(connection, partition, lanes)
+    return Stream(stream_id, EARLIEST if resolved == "earliest" else datetime.fromisoformat(resolved))
+
+
+def ensure_partitions(
+    connection: sqlite3.Connection, stream: Stream, names: Sequence[str], lanes: Sequence[int]
+) -> dict[str, PartitionRow]:
+    """Every named partition with a row for every lane. Those of the first listing begin at the stream's start, later
+    ones (children of a split, new files) at their beginning."""
+    (known,) = connection.execute("SELECT count(*) FROM partitions WHERE stream = ?", (stream.id,)).fetchone()
+    begins = "beginning" if known else "start"
+    rows: dict[str, PartitionRow] = {}
+    for name in names:
+        connection.execute(
+            "INSERT INTO partitions (stream, name, begins) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (stream.id, name, begins),
+        )
+        partition, began = connection.execute(
+            "SELECT id, begins FROM partitions WHERE stream = ? AND name = ?", (stream.id, name)
+        ).fetchone()
+        _ensure_rows(connection, partition, lanes)
+        standings = {lane: standing for lane, standing in _standings(connection, partition).items() if lane in lanes}
+        rows[name] = PartitionRow(partition, stream.start if began == "start" else EARLIEST, standings)
+    return rows
+
+
+def forget_vanished(connection: sqlite3.Connection, stream: Stream, listed: Sequence[str]) -> list[str]:
+    """Partitions that the source no longer lists although some lane had not finished them: reported once, as a gap."""
+    rows = connection.execute(
+        "SELECT DISTINCT name, partitions.id FROM partitions JOIN positions ON positions.partition = partitions.id "
+        "WHERE stream = ? AND NOT ended ORDER BY name",
+        (stream.id,),
+    ).fetchall()
+    vanished = [(name, partition) for name, partition in rows if name not in set(listed)]
+    for _, partition in vanished:
+        connection.execute("UPDATE positions SET ended = 1 WHERE partition = ?", (partition,))
+    return [name for name, _ in vanished]
+
+
+def settle(connection: sqlite3.Connection, lane: int, moves: Sequence[Move], bookmark: bytes | None) -> None:
+    """Moves a lane forward, with the books of the stretch and the bookmark that covers exactly it."""
+    for move in moves:
+        event = None if move.position.event == END else move.position.event
+        connection.execute(
+            "UPDATE positions SET record = ?, event = ?, decoder = ?, arrived = max(arrived, ?), ended = ? "
+            "WHERE lane = ? AND partition = ?",
+            (
+                as_text(move.position.record) if move.position.record >= 0 else None,
+                event,
+                move.decoder,
+                move.arrived,
+                move.ended,
+                lane,
+                move.partition,
+            ),
+        )
+        for (entry, reason), count in move.tally.items():
+            add_to_books(connection, lane, entry, reason, count)
+    if bookmark is not None:
+        keep_bookmark(connection, lane, bookmark)
+
+
+def keep_bookmark(connection: sqlite3.Connection, lane: int, bookmark: bytes) -> None:
+    """Stores what the lane's output wants to get back after a restart."""
+    connection.execute("UPDATE lanes SET bookmark = ? WHERE id = ?", (bookmark, lane))
+
+
+def bookmark_of(connection: sqlite3.Connection, lane: int) -> bytes | None:
+    """What the lane's output asked to keep last."""
+    (bookmark,) = connection.execute("SELECT bookmark FROM lanes WHERE id = ?", (lane,)).fetchone()
+    return bytes(bookmark) if bookmark is not None else None
+
+
+def saw_tip(connection: sqlite3.Connection, partition: int, now: float) -> None:
+    """The reader stood at the tip of the partition at ``now`` (seconds)."""
+    connection.execute("UPDATE positions SET tip = ? WHERE partition = ?", (now, partition))
+
+
+def add_to_books(connection: sqlite3.Connection, lane: int, entry: str, reason: str, count: int) -> None:
+    """Adds to one line of a lane's books."""
+    connection.execute(
+        "INSERT INTO books VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        (lane, entry, reason, count),
+    )
+
+
+def books(connection: sqlite3.Connection) -> dict[str, dict[str, dict[str, int]]]:
+    """Every lane's books: lane → entry → reason ('' where there is none) → count."""
+    found: dict[str, dict[str, dict[str, int]]] = {
+        name: {} for (name,) in connection.execute("SELECT name FROM lanes ORDER BY id")
+    }
+    rows = connection.execute("SELECT name, entry, reason, count FROM books JOIN lanes ON lanes.id = books.lane")
+    for name, entry, reason, count in rows:
+        found[name].setdefault(entry, {})[reason] = count
+    return found
+
+
+def _ensure_rows(connection: sqlite3.Connection, partition: int, lanes: Sequence[int]) -> None:
+    standings = _standings(connection, partition)
+    missing = [lane for lane in lanes if lane not in standings]
+    if not missing:
+        return
+    # A new lane starts where its sources stand: at the smallest position among the other lanes of the partition.
+    smallest = min(
+        standings.values(),
+        key=lambda standing: (standing.ended, standing.position or Position(-1, 0)),
+        default=Standing(None, "", 0, 0.0, False),
+    )
+    position = smallest.position
+    for lane in missing:
+        connection.execute(
+            "INSERT INTO positions (lane, partition, record, event, decoder, arrived, tip, ended) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                lane,
+                partition,
+                as_text(position.record) if position else None,
+                None if position is None or position.event == END else position.event,
+                smallest.decoder,
+                smallest.arrived,
+                smallest.tip,
+                smallest.ended,
+            ),
+        )
+
+
+def _standings(connection: sqlite3.Connection, partition: int) -> dict[int, Standing]:
+    rows = connection.execute(
+        "SELECT lane, record, event, decoder, arrived, tip, ended FROM positions WHERE partition = ?", (partition,)
+    )
+    return {
+        lane: Standing(
+            None if record is None else Position(int(record), END if event is None else event),
+            decoder,
+            arrived,
+            tip,
+            bool(ended),
+        )
+        for lane, record, event, decoder, arrived, tip, ended in rows
+    }
