@@ -35,14 +35,12 @@ def _template(value: str, info: ValidationInfo) -> str:
     folder = _folder(info)
     if folder is None or Path(value).is_absolute():
         return value
-    if "{" in str(folder) or "}" in str(folder):
-        raise ValueError("the folder of the configuration file has a brace in its name, which a template would read")
-    return f"{folder}/{value}"
+    return str(folder).replace("{", "{{").replace("}", "}}") + f"/{value}"
 
 
 #: One file or folder.
 LocalPath = Annotated[Path, AfterValidator(_path)]
 #: A path or a glob pattern; the folder's own ``*``, ``?`` and ``[`` stand for themselves.
 LocalPattern = Annotated[str, AfterValidator(_pattern)]
-#: A path with templates in it, such as ``out/{cluster}.jsonl``.
+#: A path with templates in it, such as ``out/{cluster}.jsonl``; the folder's own braces stand for themselves.
 LocalTemplate = Annotated[str, AfterValidator(_template)]
