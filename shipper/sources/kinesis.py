@@ -1,0 +1,236 @@
+"""Database Activity Streams where AWS puts them: a Kinesis stream, read by polling."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from shipper import aws
+from shipper.clock import Clock, SystemClock
+from shipper.errors import ConfigurationError, Held, Problem
+from shipper.settings import KinesisSettings
+from shipper.source import Check, Partition, Position, Read, Source, Start, StopSignal
+from shipper.sources.kinesis_names import Named, resolve
+from shipper.sources.kinesis_replies import get_records, parse_replies
+from shipper.sources.kinesis_shard import SUB_SEQUENCES, Access, ShardReader
+
+#: One thread per shard reads at the same time; a connection costs nothing until it is used.
+_CONNECTIONS = 512
+#: ListShards page of the API Reference: at most so many shards a page.
+_PAGE = 1000
+_ONE_OF = ("cluster", "instance", "resource_id", "stream")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The stream that was found. ``created`` is UTC, ``retention`` seconds."""
+
+    named: Named
+    arn: str
+    created: datetime
+    retention: float
+
+
+class KinesisSource(Source[KinesisSettings]):
+    """Reads a stream by GetRecords, one partition per shard.
+
+    Positions are sequence numbers, with the user record's number where the Kinesis Producer Library aggregated several
+    into one. The stream's creation time is part of its identity: an activity stream that was stopped and started again
+    has the same name, and other records. Where that happens while it is read, ``partitions`` and ``read`` raise
+    ``Held`` until ``connect`` is called again.
+    """
+
+    Settings: ClassVar[type[KinesisSettings]] = KinesisSettings
+
+    def __init__(
+        self,
+        name: str,
+        settings: KinesisSettings,
+        *,
+        clock: Clock | None = None,
+        jitter: random.Random | None = None,
+    ) -> None:
+        super().__init__(name, settings)
+        given = [key for key in _ONE_OF if getattr(settings, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ConfigurationError(
+                Problem(f"found {found}", f"sources.{name}", mend=f"write exactly one of {', '.join(_ONE_OF)}")
+            )
+        self._component = f"source {name}"
+        self._clock: Clock = clock or SystemClock()
+        self._random = jitter or random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._renew = False
+        self._stream: _Stream | None = None
+
+    def connect(self) -> None:
+        """Finds the stream, by way of RDS where the settings name a cluster or an instance. Raises ``Held``."""
+        self._renew = self._client is not None
+        try:
+            named = resolve(self.settings, self._component)
+            self._stream = self._describe(named)
+        except Held:
+            self._renew = True
+            raise
+
+    def identity(self) -> str:
+        """Stream ARN and creation time."""
+        stream = self._connected()
+        return f"{stream.arn}@{stream.created.isoformat(timespec='milliseconds')}"
+
+    def series(self) -> str:
+        """The stream's ARN, which a stream of the same name that is created later has too."""
+        return self._connected().arn
+
+    def partitions(self) -> Sequence[Partition]:
+        """The listed shards, closed ones included. Raises ``Held``, also when the stream is not the same any more."""
+        self._same_stream()
+        return [
+            Partition(
+                shard["ShardId"],
+                tuple(shard[key] for key in ("ParentShardId", "AdjacentParentShardId") if key in shard),
+            )
+            for shard in self._list_shards()
+        ]
+
+    def read(self, partition: Partition, begin: Position | Start, stop: StopSignal) -> Iterator[Read]:
+        """Polls the shard: every ``poll_interval`` at its tip, five times a second behind it.
+
+        Throttling, faults of the service and broken connections are tried again with back-off; ``Held`` is raised
+        after 20 seconds of them, and at once for what only a person can mend.
+        """
+        access = Access(
+            self._component,
+            self._kinesis,
+            self._connected().arn,
+            self._verify,
+            self.settings.poll_interval,
+            self._clock,
+            self._random,
+        )
+        try:
+            yield from ShardReader(access, partition.id, begin, stop).reads()
+        except Held as held:
+            self._note(held)
+            raise
+
+    def check(self) -> Iterator[Check]:
+        """Is the stream there, and may its shards be listed and read? Reads one record, at most."""
+        try:
+            self.connect()
+            stream = self._connected()
+            yield Check(f"stream {stream.named.stream}", True, f"{stream.arn}, kept for {stream.retention / 3600:g} h")
+            shards = self._list_shards()
+            yield Check("kinesis:ListShards", True, f"{len(shards)} shards")
+            self._try_reading(shards[0]["ShardId"])
+            yield Check("kinesis:GetShardIterator, kinesis:GetRecords", True, shards[0]["ShardId"])
+        except Held as held:
+            yield Check(self._component, False, held.detail, held.mend)
+
+    def reference(self, position: int) -> str:
+        """``SEQUENCE``, or ``SEQUENCE.NUMBER`` of a user record in an aggregated one (from 1)."""
+        sequence, sub = divmod(position, SUB_SEQUENCES)
+        return f"{sequence}.{sub}" if sub else str(sequence)
+
+    def retention(self) -> float | None:
+        """Seconds that the stream keeps a record, as last described."""
+        return self._connected().retention
+
+    @property
+    def resource_id(self) -> str | None:
+        """``cluster-…`` or ``db-…``: from RDS, the settings, or the name of a stream that RDS made."""
+        return self._connected().named.resource_id
+
+    def facts(self) -> dict[str, str]:
+        """``cluster`` or ``instance`` where RDS was asked, ``account`` and ``region`` of the stream."""
+        stream = self._connected()
+        _, _, _, region, account, _ = stream.arn.split(":", 5)
+        return {**stream.named.facts, "account": account, "region": region}
+
+    def close(self) -> None:
+        """Closes the connections; a reader that is still inside a call ends with an error."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _connected(self) -> _Stream:
+        if self._stream is None:
+            raise RuntimeError(f"{self._component} is not connected: call connect() first")
+        return self._stream
+
+    def _kinesis(self) -> Any:
+        """The client that all threads share; a new one after trouble with credentials, which may have been renewed."""
+        with self._lock:
+            if self._client is None or self._renew:
+                old, self._client = self._client, aws.client("kinesis", self.settings, max_connections=_CONNECTIONS)
+                parse_replies(self._client)
+                self._renew = False
+                if old is not None:
+                    old.close()
+            return self._client
+
+    def _note(self, held: Held) -> None:
+        if held.reason == "credentials":
+            self._renew = True
+
+    def _call(self, method: str, **request: Any) -> dict[str, Any]:
+        try:
+            reply: dict[str, Any] = getattr(self._kinesis(), method)(**request)
+        except aws.errors() as error:
+            resource = self._stream.arn if self._stream else "*"
+            held = aws.held(error, self._component, "kinesis", resource=resource, not_found="stream_not_found")
+            self._note(held)
+            raise held from error
+        return reply
+
+    def _describe(self, named: Named) -> _Stream:
+        summary = self._call("describe_stream_summary", StreamName=named.stream)["StreamDescriptionSummary"]
+        status = summary["StreamStatus"]
+        if status in {"CREATING", "DELETING"}:
+            raise Held(
+                "stream_not_found",
+                f"{self._component}: the stream {named.stream} is {status.lower()}",
+                "nothing is to be done while it is created; start the activity stream where it is deleted",
+            )
+        created = summary["StreamCreationTimestamp"].astimezone(UTC)
+        return _Stream(named, summary["StreamARN"], created, summary["RetentionPeriodHours"] * 3600.0)
+
+    def _same_stream(self) -> None:
+        """Takes note of a changed retention. Raises ``Held`` where the stream is gone, or made anew."""
+        known = self._connected()
+        found = self._describe(known.named)
+        if (found.arn, found.created) != (known.arn, known.created):
+            raise Held(
+                "stream_not_found",
+                f"{self._component}: the stream {known.arn} was deleted and created again at {found.created}; "
+                "what the old one still held is lost",
+                "shipper goes on with the new one after it has connected again; restart it to do so now",
+            )
+        self._stream = found
+
+    def _verify(self, shard_id: str) -> bool:
+        self._same_stream()
+        return any(shard["ShardId"] == shard_id for shard in self._list_shards())
+
+    def _list_shards(self) -> list[dict[str, Any]]:
+        reply = self._call("list_shards", StreamARN=self._connected().arn, MaxResults=_PAGE)
+        shards: list[dict[str, Any]] = reply["Shards"]
+        while "NextToken" in reply:  # which stands for the stream: AWS refuses both together
+            reply = self._call("list_shards", NextToken=reply["NextToken"], MaxResults=_PAGE)
+            shards += reply["Shards"]
+        return shards
+
+    def _try_reading(self, shard_id: str) -> None:
+        arn = self._connected().arn
+        iterator = self._call("get_shard_iterator", StreamARN=arn, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+        try:
+            get_records(self._kinesis(), StreamARN=arn, ShardIterator=iterator["ShardIterator"], Limit=1)
+        except aws.errors() as error:
+            raise aws.held(error, self._component, "kinesis", resource=arn) from error
