@@ -17,10 +17,10 @@ demo: $(INSTALLED) ## the whole job on this machine, without an AWS account
 	@$(BIN)/shipper demo $(ARGS)
 
 test: $(INSTALLED) ## every test but the long ones; what this machine cannot run is listed at the end
-	@$(BIN)/pytest -n 2 -m "not long" $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not long" $(ARGS)
 
 test-long: $(INSTALLED) ## the tests that run at full size
-	@$(BIN)/pytest -n 2 -m long $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup -m long $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy, for the packages, the benchmarks and the tests
 	@$(BIN)/ruff check .

@@ -31,6 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(_AWS)
     for name in ("SHIPPER_CONFIG", "SHIPPER_LISTEN"):
         os.environ.pop(name, None)
+    # The reaper of testcontainers is one more image to pull; our containers end with their tests.
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
 
