@@ -47,7 +47,7 @@ def output_class(name: str) -> type[Output[Any]]:
     if len(points) > 1:
         owners = " and ".join(sorted(f"{_package(point)} ({point.value})" for point in points.values()))
         raise ConfigurationError(
-            Problem(f"two packages bring an output called {name!r}: {owners}", mend="uninstall one of them")
+            Problem(f'two packages bring an output called "{name}": {owners}', mend="uninstall one of them")
         )
     (point,) = points.values()
     plugin_manager = pluggy.PluginManager(PROJECT)
@@ -55,7 +55,7 @@ def output_class(name: str) -> type[Output[Any]]:
     try:
         plugin_manager.register(point.load())
     except Exception as error:
-        message = f"the output plugin {name!r} of {_package(point)} cannot be imported: {error!r}"
+        message = f'the output plugin "{name}" of {_package(point)} cannot be imported: {error!r}'
         raise ConfigurationError(Problem(message, mend=f"mend or reinstall {_package(point)}")) from error
     found = plugin_manager.hook.shipper_output()
     if not (isinstance(found, type) and issubclass(found, Output)):
@@ -71,7 +71,7 @@ def missing_modules(name: str, plugin: type[Output[Any]]) -> Problem | None:
         return None
     (point,) = {point.value: point for point in entry_points(group=OUTPUTS) if point.name == name}.values()
     return Problem(
-        f"the output type {name!r} needs {', '.join(missing)}, which this environment lacks",
+        f'the output type "{name}" needs {", ".join(missing)}, which this environment lacks',
         mend=f"pip install '{_package(point)}[{name}]'",
     )
 
@@ -79,8 +79,8 @@ def missing_modules(name: str, plugin: type[Output[Any]]) -> Problem | None:
 def _unknown(name: str) -> Problem:
     names = sorted({plugin.name for plugin in installed()})
     near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return Problem(f"no output plugin is called {name!r}", mend=f"{hint}installed: {', '.join(names) or 'none'}")
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    return Problem(f'no output plugin is called "{name}"', mend=f"{hint}installed: {', '.join(names) or 'none'}")
 
 
 def _package(point: EntryPoint) -> str:

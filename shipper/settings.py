@@ -26,7 +26,7 @@ def _none_if_empty(value: object) -> object:
 def _urls(value: str | dict[str, str] | None) -> str | dict[str, str] | None:
     for url in value.values() if isinstance(value, dict) else filter(None, [value]):
         if not re.match(r"https?://[^/]", url):
-            raise PydanticCustomError("url", 'a URL that begins with "https://" or "http://" is needed')
+            raise PydanticCustomError("url", 'it begins with "https://" or "http://"')
     return value
 
 
@@ -34,8 +34,8 @@ def _resource_id(value: str) -> str:
     if not re.fullmatch(r"(cluster|db)-[A-Za-z0-9-]+", value):
         raise PydanticCustomError(
             "resource_id",
-            'a resource id begins with "cluster-" or "db-" (DbClusterResourceId or DbiResourceId in RDS); '
-            "the names that people give go into cluster or instance",
+            'it begins with "cluster-" or "db-" (DbClusterResourceId, DbiResourceId in RDS); '
+            "names that people give go into cluster or instance",
         )
     return value
 
@@ -50,14 +50,14 @@ def _start(value: object) -> object:
     if isinstance(value, str) or (isinstance(value, datetime) and value.tzinfo is not None):
         return value
     raise PydanticCustomError(
-        "start", 'allowed: "earliest", "latest", or a time with its offset such as 2026-01-31T12:00:00Z'
+        "start", 'write "earliest", "latest", or a time with its offset such as 2026-01-31T12:00:00Z'
     )
 
 
 def _listen(value: str) -> str:
     if value and not _LISTEN.fullmatch(value):
         raise PydanticCustomError(
-            "listen", 'an address and a port are needed, such as "127.0.0.1:9686" or "[::1]:9686"; "" turns it off'
+            "listen", 'write "127.0.0.1:9686" or "[::1]:9686", or "" to turn it off'
         )
     return value
 

@@ -72,6 +72,8 @@ class _Loader:
         self._table = self._replaced.table
         self._findings = [Finding(*problem) for problem in self._replaced.problems]
         self._findings += [Finding(*lack) for lack in not_yet.take_out(self._table)]
+        # What is wrong here may make a table look wrong in other ways, which are not told.
+        self._causes = [finding.path for finding in self._findings]
         self._secrets: list[str] = []
         self._context = {local.FOLDER: merged.folder}
         for key in _PLAIN:
@@ -79,7 +81,7 @@ class _Loader:
         server = self._table["server"]
         if LISTEN_VARIABLE in environ and isinstance(server, dict) and "listen" not in server:
             server["listen"] = environ[LISTEN_VARIABLE]
-            merged.where["server", "listen"] = files.Place(f"${LISTEN_VARIABLE}", 0, len(merged.files))
+            merged.where["server", "listen"] = files.Place(f"${LISTEN_VARIABLE}", 0, len(merged.files) + 1)
 
     def configuration(self, client: ClientFactory | None) -> Configuration:
         plain = self._plain_tables()
@@ -233,12 +235,10 @@ class _Loader:
     # The problems
 
     def _problems(self) -> list[Problem]:
-        broken = [path for path, _, _ in self._replaced.problems]
-        of_variables = len(broken)
         ordered: list[tuple[int, int, Problem]] = []
         for index, finding in enumerate(dict.fromkeys(self._findings)):
             path = finding.path
-            if index >= of_variables and any(_follows(path, cause) for cause in broken):
+            if index >= len(self._causes) and any(_follows(path, cause) for cause in self._causes):
                 continue
             place = self._merged.place(path)
             file, line, order = (place.file, place.line, place.order) if place else (self._file(), 0, 0)
@@ -265,5 +265,5 @@ class _Loader:
 
 
 def _follows(path: KeyPath, cause: KeyPath) -> bool:
-    """May what is wrong at ``path`` only follow from the variable that is missing at ``cause``?"""
+    """May what is wrong at ``path`` only follow from what is wrong at ``cause``, in or below it?"""
     return path == cause[: len(path)] and len(path) >= 2

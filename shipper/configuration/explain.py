@@ -75,7 +75,7 @@ def explain(
     variables), begin at that table."""
     faults: dict[KeyPath, list[tuple[ErrorDetails, bool]]] = {}
     for fault in error.errors(include_url=False):
-        path = _path(fault["loc"], given)
+        path = _path(fault["loc"], given, missing=fault["type"] == "missing")
         faults.setdefault(path, []).append((fault, len(fault["loc"]) > len(path)))
     for path, found in faults.items():
         # Of a union's alternatives, the one that got further inside is the one that was meant.
@@ -101,7 +101,7 @@ def misread(
         elif type(value) in (bool, int, float) and here not in whole and not _reads_itself(type(table), name, field):
             needed = "true or false" if isinstance(value, bool) else "a number"
             if isinstance(raw, str):
-                yield Finding(here, f"found {quote(raw)}, {needed} is needed", "remove the quotes")
+                yield Finding(here, f"found {quote(raw)}, {needed} is needed", "write it without quotes")
             elif isinstance(value, bool) is not isinstance(raw, bool):
                 yield Finding(here, f"found {quote(raw)}, {needed} is needed")
 
@@ -109,6 +109,9 @@ def misread(
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant: case, dashes and a few letters aside."""
     plain = {_plain(known): known for known in names}
+    longer = [known for known in plain if known.startswith(_plain(name) + "_")]
+    if len(longer) == 1:
+        return plain[longer[0]]
     found = difflib.get_close_matches(_plain(name), plain, 1)
     return plain[found[0]] if found else None
 
@@ -145,11 +148,11 @@ def key_text(path: KeyPath) -> str:
 
 
 def secret_texts(model: type[BaseModel], given: Mapping[str, Any]) -> Iterator[str]:
-    """What the table holds under its secret keys."""
+    """What the table holds under its secret keys, of references the part that is not public."""
     for name, field in model.model_fields.items():
         value = given.get(field.alias or name)
         if Secret in _types(field.annotation):
-            yield from _texts(value)
+            yield from (re.sub(r"\A(file|aws-sm|aws-ssm):", "", text) for text in _texts(value))
         elif isinstance(value, Mapping):
             for inner in _models(field.annotation):
                 yield from secret_texts(inner, value)
@@ -167,7 +170,7 @@ def _explain(
         return Finding(path, "unknown key", _nearest_key(str(path[-1]), _models_at(model, path[:-1])))
     field = _field_at(model, path)
     if "missing" in kinds:
-        about = field.description if field is not None else ""
+        about = (field.description or "").partition(";")[0] if field is not None else ""
         return Finding(path, "is missing" + (f": {about}" if about else ""))
     if "value_error" in kinds:
         fault = next(fault for fault in faults if fault["type"] == "value_error")
@@ -215,7 +218,7 @@ def _found(
     return f"found {quote(_value_at(given, path))}"
 
 
-def _path(loc: tuple[int | str, ...], given: Any) -> KeyPath:
+def _path(loc: tuple[int | str, ...], given: Any, *, missing: bool) -> KeyPath:
     """The parts of pydantic's location that are keys, without the names of the types that it tried."""
     path: KeyPath = ()
     value: Any = given
@@ -226,8 +229,8 @@ def _path(loc: tuple[int | str, ...], given: Any) -> KeyPath:
         ):
             value = value[part]
             path = (*path, part)
-        elif isinstance(value, Mapping) and position == len(loc) - 1 and part != "[key]":
-            path = (*path, part)  # a key that is missing
+        elif missing and position == len(loc) - 1:
+            path = (*path, part)
     return path
 
 
@@ -240,12 +243,15 @@ def _value_at(given: Any, path: KeyPath) -> Any:
 
 def _nearest_key(key: str, models: list[type[BaseModel]]) -> str:
     fields = {field.alias or name: field for model in models for name, field in model.model_fields.items()}
+    inner = {
+        known: name for name, field in fields.items() for model in _models(field.annotation) for known in _keys(model)
+    }
+    if exact := next((known for known in inner if _plain(known) == _plain(key)), None):
+        return f"did you mean {inner[exact]}.{exact}?"
     if near := nearest(key, fields):
         return f"did you mean {near}?"
-    for name, field in fields.items():
-        inner = {alias for model in _models(field.annotation) for alias in _keys(model)}
-        if near := next((known for known in inner if _plain(known) == _plain(key)), None):
-            return f"did you mean {name}.{near}?"
+    if near := nearest(key, inner):
+        return f"did you mean {inner[near]}.{near}?"
     return f"allowed: {', '.join(fields)}" if fields else ""
 
 

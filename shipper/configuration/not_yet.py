@@ -49,7 +49,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "sources.*.stream": (_pattern, "name one stream; several streams are several sources"),
     "transforms.*.type": (_one_of("redact", "sample"), 'the transforms of this version are "keep" and "drop"'),
-    "outputs.*.type": (_output_to_come, "the outputs of this version are those that are installed: file, console"),
+    "outputs.*.type": (_output_to_come, "this version ships to files and the console; other outputs come as plugins"),
     "outputs.*.format": (_one_of("ecs", "ocsf", "cim", "cef", "leef"), 'write "native" or "raw"'),
     "outputs.*.format.type": (_one_of("ecs", "ocsf", "cim", "cef", "leef"), 'write "native" or "raw"'),
 }

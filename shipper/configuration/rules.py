@@ -150,8 +150,8 @@ def _names(path: KeyPath, kind: str, given: Collection[str], known: Collection[s
 
 
 def _match(path: KeyPath, error: MatchError) -> Finding:
-    for name, index in re.findall(r"([^.\[\]]+)(?:\[(\d+)\])?", error.key):
-        path = (*path, name, int(index)) if index else (*path, name)
+    for part in re.findall(r"[^.\[\]]+", error.key):
+        path = (*path, int(part) if part.isdecimal() else part)
     return Finding(path, error.message, error.mend)
 
 
