@@ -39,13 +39,15 @@ class PlainRecord:
     """One record before encryption.
 
     ``plaintext`` is its JSON, not compressed; ``events`` counts database activities (0 for a heartbeat); ``instance``
-    is the resource id of the instance that wrote it; ``time`` is the stream's time (UTC).
+    is the resource id of the instance that wrote it, ``resource_id`` that of the stream's cluster or instance;
+    ``time`` is the stream's time (UTC).
     """
 
     engine: str
     plaintext: bytes
     events: int
     instance: str
+    resource_id: str
     heartbeat: bool
     time: datetime
 
@@ -170,6 +172,7 @@ class Generator:
             plaintext=self._engine.encode(msgspec.json.encode(record)),
             events=0 if heartbeat else len(events),
             instance=instance,
+            resource_id=self.resource_id,
             heartbeat=heartbeat,
             time=_EPOCH + timedelta(microseconds=at),
         )
