@@ -1,0 +1,168 @@
+"""The bare loops that shipper is held against: the same work with the same libraries and nothing around it.
+
+``python -m benchmarks.floors NAME INPUT OUTPUT`` runs one of them and prints how many events it saw, so that its CPU
+is measured as shipper's is: as a process of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
+from aws_encryption_sdk.identifiers import EncryptionKeyType, WrappingAlgorithm
+from aws_encryption_sdk.internal.crypto.wrapping_keys import WrappingKey
+from aws_encryption_sdk.key_providers.raw import RawMasterKeyProvider
+from isal import igzip
+
+from benchmarks.inputs import WRAPPING_KEY
+from shipper.event import Event
+from shipper.generate.sealing import KEY_NAME, PROVIDER
+
+BATCH = 1000
+
+
+class Activity(msgspec.Struct, gc=False):
+    """An event of Aurora MySQL, as far as the loop maps it."""
+
+    logTime: str
+    startTime: str
+    endTime: str
+    dbUserName: str
+    databaseName: str
+    remoteHost: str
+    remotePort: str
+    command: str
+    commandText: str
+    objectName: str
+    objectType: str
+    statementId: int
+    substatementId: int
+    exitCode: str
+    sessionId: str
+    transactionId: str
+    rowCount: int
+    serverHost: str
+    serverVersion: str
+    serviceName: str
+    dbProtocol: str
+    netProtocol: str
+    errorMessage: str
+    pid: int
+    class_: str = msgspec.field(name="class")
+
+
+def lines_to_file(source: Path, target: Path) -> int:
+    """JSON lines of Aurora MySQL → native events, one write and one ``fdatasync`` per batch."""
+    with target.open("wb", buffering=0) as file:
+        return _lines(source, file.write, file.fileno())
+
+
+def lines_to_gzip(source: Path, target: Path) -> int:
+    """The same, each batch a gzip member of its own."""
+    with target.open("wb", buffering=0) as file:
+        return _lines(source, lambda body: file.write(igzip.compress(body, 1)), file.fileno())
+
+
+def _lines(source: Path, write: Callable[[bytes], int], descriptor: int) -> int:
+    """Read a line, decode it into a struct, map it to the event with an id of its content, encode, join, write."""
+    decode = msgspec.json.Decoder(Activity).decode
+    encode = msgspec.json.Encoder().encode
+    digest = hashlib.blake2b
+    moment = datetime.fromisoformat
+
+    def native(line: bytes) -> bytes:
+        it = decode(line)
+        when = it.logTime
+        number = f"{int(moment(when).timestamp() * 1000):012x}{digest(line, digest_size=10).hexdigest()}"
+        return encode(
+            Event(
+                schema_version=1,
+                id=number,
+                time=f"{when[:10]}T{when[11:-3]}Z",
+                engine="aurora-mysql",
+                category="read",
+                action=it.command.lower(),
+                outcome="success" if it.exitCode in ("", "0") else "failure",
+                code=it.exitCode or None,
+                error=it.errorMessage or None,
+                user=it.dbUserName or None,
+                database=it.databaseName or None,
+                object=it.objectName or None,
+                object_type=it.objectType or None,
+                command=it.command,
+                class_=it.class_,
+                statement=it.commandText or None,
+                rows=it.rowCount,
+                client_host=it.remoteHost or None,
+                client_port=int(it.remotePort),
+                server_host=it.serverHost or None,
+                server_version=it.serverVersion or None,
+                service=it.serviceName or None,
+                session_id=it.sessionId,
+                statement_id=str(it.statementId),
+                substatement_id=str(it.substatementId),
+                transaction_id=it.transactionId or None,
+                pid=it.pid,
+                started=f"{it.startTime[:10]}T{it.startTime[11:-3]}Z",
+                ended=f"{it.endTime[:10]}T{it.endTime[11:-3]}Z",
+                db_protocol=it.dbProtocol,
+                network_protocol=it.netProtocol,
+                source_name="floor",
+            )
+        )
+
+    count = 0
+    with source.open("rb") as lines:
+        while batch := [native(line) for line in islice(lines, BATCH)]:
+            write(b"\n".join(batch) + b"\n")
+            os.fdatasync(descriptor)
+            count += len(batch)
+    return count
+
+
+class _Key(RawMasterKeyProvider):  # type: ignore[misc]  # the SDK has no types
+    provider_id = PROVIDER
+    key = WrappingKey(
+        wrapping_algorithm=WrappingAlgorithm.AES_256_GCM_IV12_TAG16_NO_PADDING,
+        wrapping_key=WRAPPING_KEY,
+        wrapping_key_type=EncryptionKeyType.SYMMETRIC,
+    )
+
+    def _get_raw_key(self, key_id: bytes) -> WrappingKey:
+        return self.key
+
+
+def records_by_sdk(source: Path, target: Path) -> int:
+    """What a consumer that follows AWS's sample does, but with one provider for all records and no call to KMS:
+    envelope, ``aws-encryption-sdk``, gunzip, ``json``. Maps nothing and writes nothing."""
+    client = EncryptionSDKClient(commitment_policy=CommitmentPolicy.FORBID_ENCRYPT_ALLOW_DECRYPT)
+    provider = _Key()
+    provider.add_master_key(KEY_NAME)
+    count = 0
+    with source.open("rb") as records:
+        for record in records:
+            message = base64.b64decode(json.loads(record)["databaseActivityEvents"])
+            plaintext, _header = client.decrypt(source=message, key_provider=provider)
+            count += len(json.loads(gzip.decompress(plaintext))["databaseActivityEventList"])
+    return count
+
+
+FLOORS: dict[str, Callable[[Path, Path], int]] = {
+    "lines_to_file": lines_to_file,
+    "lines_to_gzip": lines_to_gzip,
+    "records_by_sdk": records_by_sdk,
+}
+
+if __name__ == "__main__":
+    name, given, wanted = sys.argv[1:]
+    print(FLOORS[name](Path(given), Path(wanted)))
