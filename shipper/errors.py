@@ -79,6 +79,7 @@ HELD_REASONS = frozenset(
         "unreachable",
         "unwritable",
         "disk_full",
+        "dead_letters_full",
         "storm",
         "refused",
     }

@@ -72,14 +72,16 @@ class Filter:
         return " AND ".join(test for test, _ in used) or "1", [value for _, value in used]
 
 
-def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> None:
-    """Stores dead letters; one that is met again (after a crash) updates its row."""
+def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Stores dead letters and returns those that are new; one that is met again (after a crash) updates its row."""
+    new = []
     for letter in letters:
-        connection.execute(
+        (attempts,) = connection.execute(
             "INSERT INTO dead_letters (stream, partition, record, ordinals, output, source, reason, detail, attempts, "
             "first, last, arrived, resource_id, event_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (partition, record, ordinals, output) DO UPDATE SET reason = excluded.reason, "
-            "detail = excluded.detail, attempts = attempts + excluded.attempts, last = excluded.last",
+            "detail = excluded.detail, attempts = attempts + excluded.attempts, last = excluded.last "
+            "RETURNING attempts",
             (
                 letter.stream,
                 letter.partition,
@@ -97,7 +99,10 @@ def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> None:
                 letter.event_id,
                 letter.data,
             ),
-        )
+        ).fetchone()
+        if attempts == letter.attempts:
+            new.append(letter)
+    return new
 
 
 def stored_bytes(connection: sqlite3.Connection) -> int:

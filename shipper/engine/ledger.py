@@ -1,0 +1,128 @@
+"""What one lane still owes of one partition, and how far the contiguous run of settled events reaches.
+
+Slices settle in any order; the position moves only past what is settled without a gap, and with it the books of exactly
+that stretch (delivery.md, The books).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, deque
+
+from shipper.engine.chunk import Chunk, Share
+from shipper.source import END, Position
+from shipper.state.positions import Move
+
+#: Lines of the books: (entry, reason).
+Tally = Counter[tuple[str, str]]
+
+
+class Entry:
+    """One chunk as one lane owes it: items ``0 … owed-1``, of which the first ``done`` are settled."""
+
+    __slots__ = ("_beyond", "_first", "_indices", "_moved_to", "_share", "_tally", "chunk", "done", "owed")
+
+    def __init__(self, chunk: Chunk, share: Share, settled: Position | None) -> None:
+        """``settled``: where the lane stands; what is before it is not owed again."""
+        begin = chunk.index(settled)
+        self.chunk = chunk
+        self._share = share
+        self._indices = share.indices
+        self._first = begin if share.indices is None else bisect_left(share.indices, begin)
+        self.owed = (chunk.count if share.indices is None else len(share.indices)) - self._first
+        self.done = 0
+        self._beyond: dict[int, tuple[int, Tally]] = {}
+        self._tally: Tally = Counter()
+        self._moved_to = settled
+
+    @property
+    def first(self) -> int:
+        """The item of the share that is this entry's item 0: what comes before it was settled in an earlier run."""
+        return self._first
+
+    def position(self, item: int) -> Position:
+        """The position before an item, in the partition; ``item == owed`` is the chunk's end."""
+        if item >= self.owed:
+            return self.chunk.position(self.chunk.count)
+        return self.chunk.position(self._first + item if self._indices is None else self._indices[self._first + item])
+
+    def settle(self, start: int, stop: int, tally: Tally) -> None:
+        """Items ``start … stop-1`` are settled, with what became of them."""
+        self._beyond[start] = (stop, tally)
+        while (found := self._beyond.pop(self.done, None)) is not None:
+            self.done = found[0]
+            self._tally.update(found[1])
+
+    def moved(self) -> tuple[Position, Tally] | None:
+        """The position now and the books of the stretch since the last call; ``None`` where nothing moved."""
+        position = self.position(self.done)
+        if position == self._moved_to:
+            return None
+        before, self._moved_to = self._moved_to, position
+        tally, self._tally = self._tally, Counter()
+        tally.update(self._between(before, position))
+        return position, tally
+
+    def arrival(self) -> Tally:
+        """What the lane is offered here and what is settled already: filtered, or not decodable."""
+        return self._between(self._moved_to, self.chunk.position(self.chunk.count))
+
+    def _between(self, before: Position | None, position: Position) -> Tally:
+        tally: Tally = Counter()
+        since, reached = self.chunk.index(before), self.chunk.index(position)
+        left, finished = self.chunk.finished(before), self.chunk.finished(position)
+        refused = [reason for record, reason in self.chunk.refused if left <= record < finished]
+        tally["offered", ""] = reached - since + len(refused)
+        for reason in refused:
+            tally["dead_lettered", reason] += 1
+        for rule, indices in self._share.filtered.items():
+            tally["filtered", rule] = bisect_left(indices, reached) - bisect_left(indices, since)
+        return +tally
+
+
+class Ledger:
+    """The entries of one lane in one partition, in reading order. Not thread-safe: the lane's lock guards it."""
+
+    def __init__(self, partition: int, source: str, stream: int, settled: Position | None, decoder: str) -> None:
+        self.partition = partition
+        self.source = source
+        self.stream = stream
+        self.settled = settled
+        self.decoder = decoder
+        self._entries: deque[Entry] = deque()
+        self._end = False
+
+    def open(self, chunk: Chunk, share: Share) -> Entry | None:
+        """Enters a chunk; what a former run settled of it is not owed again. ``None`` where that is all of it."""
+        if chunk.passed(self.settled):
+            return None
+        entry = Entry(chunk, share, self.settled)
+        self._entries.append(entry)
+        return entry
+
+    def end(self) -> None:
+        """Nothing follows in this partition: it is finished when all entries are."""
+        self._end = True
+
+    def advance(self) -> Move | None:
+        """How far the settled run reaches now, if that is further than at the last call."""
+        move: Move | None = None
+        while self._entries:
+            head = self._entries[0]
+            moved = head.moved()
+            if moved is not None:
+                position, tally = moved
+                if move is None:
+                    move = Move(self.partition, position, self.decoder, head.chunk.arrived, tally)
+                else:
+                    move.position, move.arrived = position, head.chunk.arrived
+                    move.tally.update(tally)
+                self.settled = position
+            if head.done < head.owed:
+                return move
+            self._entries.popleft()
+        if self._end:
+            self._end = False
+            move = move or Move(self.partition, self.settled or Position(-1, END), self.decoder, 0)
+            move.ended = True
+        return move

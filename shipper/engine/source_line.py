@@ -1,0 +1,212 @@
+"""One configured source at work: connects, finds its partitions, starts a reader for each, parents before children."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shipper.clock import Clock
+from shipper.decode import Decoder, Origin
+from shipper.engine.dead_letter_box import DeadLetterBox
+from shipper.engine.holds import Holds
+from shipper.engine.lane import Lane
+from shipper.engine.prepare import Prepare, Routes
+from shipper.engine.reader import Line, Reader
+from shipper.engine.threads import Pulse, Threads
+from shipper.errors import Held
+from shipper.observe.metrics import Metrics
+from shipper.source import Partition, Source
+from shipper.state import positions
+from shipper.state.positions import PartitionRow, Stream
+from shipper.state.writer import Writer
+
+log = logging.getLogger("shipper.engine")
+
+#: Seconds between two looks for new partitions.
+LISTING_INTERVAL = 30.0
+
+
+class SourceLine:
+    """Reads one source for the lanes that take its events."""
+
+    def __init__(
+        self,
+        source: Source[Any],
+        lanes: Sequence[Lane],
+        routes: Routes,
+        decoder: Callable[[Origin], Decoder],
+        origin: Callable[[Source[Any], str], Origin],
+        *,
+        once: bool,
+        threads: Threads,
+        writer: Writer,
+        letters: DeadLetterBox,
+        holds: Holds,
+        metrics: Metrics,
+        clock: Clock,
+        stop: threading.Event,
+    ) -> None:
+        self._source = source
+        self._lanes = lanes
+        self._lane_ids = [lane.id for lane in lanes]
+        self._routes = routes
+        self._decoder = decoder
+        self._origin = origin
+        self._once = once
+        self._threads = threads
+        self._writer = writer
+        self._letters = letters
+        self._holds = holds
+        self._metrics = metrics
+        self._clock = clock
+        self._stop = stop
+        self._component = f"source {source.name}"
+        self._changed = threading.Event()
+        self._readers: dict[str, Reader] = {}
+        self._lock = threading.Lock()
+        self._running: dict[str, threading.Thread] = {}
+        self._rows: dict[str, PartitionRow] = {}
+        #: Seconds that the source keeps a record; ``None``: for ever, or not known yet.
+        self.retention: float | None = None
+        #: With ``--once``: everything was read to its present end.
+        self.finished = threading.Event()
+
+    def run(self, pulse: Pulse) -> None:
+        """The body of the source's own thread."""
+        stream = self._connect(pulse)
+        while stream is not None and not self._stop.is_set():
+            pulse()
+            try:
+                partitions = self._source.partitions()
+                self._holds.release(self._component)
+            except Held as held:
+                self._pause(self._holds.hold(self._component, held), pulse)
+                continue
+            idle = self._start_readers(stream, partitions)
+            if idle and self._once:
+                self.finished.set()
+                return
+            self._pause(LISTING_INTERVAL, pulse)
+
+    @property
+    def reads(self) -> int:
+        """How many times anything was read; who waits for progress looks whether it changes."""
+        return sum(reader.reads for reader in list(self._readers.values()))
+
+    def join(self, deadline: float) -> None:
+        """Waits for the readers until ``deadline`` (monotonic seconds)."""
+        with self._lock:
+            running = list(self._running.values())
+        for thread in running:
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
+
+    def _connect(self, pulse: Pulse) -> Stream | None:
+        while not self._stop.is_set():
+            try:
+                self._source.connect()
+                self._holds.release(self._component)
+                break
+            except Held as held:
+                self._pause(self._holds.hold(self._component, held), pulse)
+        else:
+            return None
+        identity, series = self._source.identity(), self._source.series()
+        self.retention = retention = self._source.retention()
+        self._metrics.add_source(self._source.name, retention)
+        start = resolve_start(self._source.settings.start, self._clock.now())
+        return self._writer.call(
+            lambda connection: positions.ensure_stream(connection, identity, series, start, retention, self._lane_ids)
+        )
+
+    def _start_readers(self, stream: Stream, partitions: Sequence[Partition]) -> bool:
+        """Starts what may be read now; says whether nothing is left to read at present."""
+        names = [partition.id for partition in partitions]
+        new = [name for name in names if name not in self._rows]
+        if new:
+            self._rows |= self._writer.call(
+                lambda connection: positions.ensure_partitions(connection, stream, new, self._lane_ids)
+            )
+        if self._source.retention() is not None:
+            self._report_vanished(stream, names)
+        for partition in partitions:
+            if self._source.max_readers is not None and len(self._running) >= self._source.max_readers:
+                break
+            if (
+                partition.id not in self._readers
+                and not self._ended(partition.id)
+                and self._may_begin(partition, names)
+            ):
+                self._start(stream, partition)
+        return not self._running
+
+    def _may_begin(self, partition: Partition, names: Sequence[str]) -> bool:
+        """A child waits for its parents; one that is no longer listed counts as done."""
+        return all(self._ended(parent) for parent in partition.parents if parent in names)
+
+    def _ended(self, name: str) -> bool:
+        reader = self._readers.get(name)
+        if reader is not None:
+            return reader.ended
+        return all(standing.ended for standing in self._rows[name].standings.values())
+
+    def _start(self, stream: Stream, partition: Partition) -> None:
+        row = self._rows[partition.id]
+        decoder = self._decoder(self._origin(self._source, partition.id))
+        lines = [Line(lane, lane.ledger(self._source.name, stream.id, row, decoder.version)) for lane in self._lanes]
+        reader = Reader(
+            self._source,
+            stream,
+            partition,
+            row,
+            lines,
+            Prepare(decoder, self._routes, self._source.reference),
+            once=self._once,
+            writer=self._writer,
+            letters=self._letters,
+            holds=self._holds,
+            metrics=self._metrics,
+            clock=self._clock,
+            stop=self._stop,
+        )
+        self._readers[partition.id] = reader
+
+        def body(pulse: Pulse) -> None:
+            try:
+                reader.run(pulse)
+            finally:
+                with self._lock:
+                    self._running.pop(partition.id, None)
+                self._changed.set()
+
+        with self._lock:
+            self._running[partition.id] = self._threads.start(f"reader {self._source.name} {partition.id}", body)
+
+    def _report_vanished(self, stream: Stream, names: Sequence[str]) -> None:
+        vanished = self._writer.call(lambda connection: positions.forget_vanished(connection, stream, names))
+        for name in vanished:
+            self._metrics.gap(self._source.name)
+            log.error(
+                "%s: a gap: %s is gone and had not been read to its end; what it still held is lost to every output",
+                self._component,
+                name,
+            )
+
+    def _pause(self, seconds: float, pulse: Pulse) -> None:
+        """Waits, but not when a reader ends: then children may begin, or all is read."""
+        with pulse.idle():
+            deadline = self._clock.monotonic() + seconds
+            while not self._stop.is_set() and self._clock.monotonic() < deadline:
+                if self._clock.wait(self._changed, min(0.5, seconds)):
+                    self._changed.clear()
+                    return
+
+
+def resolve_start(start: str | datetime, now: float) -> str:
+    """``start`` as it is kept from the first run on: ``latest`` becomes the time of that run."""
+    if start == "earliest":
+        return "earliest"
+    moment = datetime.fromtimestamp(now, UTC) if isinstance(start, str) else start
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
