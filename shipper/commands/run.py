@@ -1,0 +1,82 @@
+"""``shipper run``: ships until it is stopped or, with ``--once``, until everything is settled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+
+from shipper.commands import books
+from shipper.commands.options import Lasting, configuration_argument
+from shipper.configuration import load
+from shipper.engine.pipeline import Pipeline, Result
+from shipper.observe.logging import configure
+
+EXIT_STRICT = 3
+
+
+@click.command("run")
+@configuration_argument
+@click.option("--once", is_flag=True, help="Stop when every source was read to its present end and all is settled.")
+@click.option("--timeout", type=Lasting(), help="With --once: give up after this, for example 10m.")
+@click.option("--strict", is_flag=True, help="With --once: exit with 3 when anything became a dead letter.")
+def command(config: tuple[Path, ...], once: bool, timeout: float | None, strict: bool) -> int:
+    """Ship until stopped.
+
+    SIGTERM and SIGINT stop reading, send what is queued and commit; a second one exits at once. Nothing is lost either
+    way.
+
+    \b
+    Example:
+      shipper run /etc/shipper/shipper.toml
+      shipper run --once --timeout 10m --strict backfill.toml
+    """
+    if not once and (timeout is not None or strict):
+        raise click.UsageError("--timeout and --strict need --once")
+    configuration = load(config)
+    configure(configuration.log)
+    pipeline = Pipeline(configuration, once=once, timeout=timeout)
+    with _stopped_by_signals(pipeline):
+        result = pipeline.run()
+    _say(result)
+    if result.exit_code == 0 and strict and result.dead_lettered:
+        return EXIT_STRICT
+    return result.exit_code
+
+
+def _say(result: Result) -> None:
+    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+    books.show(console, result.books, result.owed)
+    for hold in result.held:
+        console.print(f"{hold.component} is held ({hold.reason}): {hold.detail}", markup=False)
+    if result.message:
+        console.print(result.message, markup=False)
+    if result.owed:
+        owed = ", ".join(f"{count:,} of {name}" for name, count in result.owed.items())
+        console.print(f"not settled: {owed}; they stay behind the position and are read again{_keeps(result)}")
+
+
+def _keeps(result: Result) -> str:
+    return "" if result.retention is None else f"; the stream keeps them {result.retention / 3600:.0f} h"
+
+
+@contextmanager
+def _stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if pipeline.stopping:
+            os._exit(1)  # asked twice: at once. What was not committed stays behind the position.
+        pipeline.stop()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
