@@ -1,0 +1,296 @@
+"""A decrypted record: the list of its events, each read on its own, so that a bad one does not take others along.
+
+Source: "Monitoring database activity streams" in the Amazon Aurora and Amazon RDS user guides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+
+from shipper.decode import Decoded, Origin, Reason, Refused, Undecodable
+from shipper.decode.das.activity import FIELDS, Activity, Reading
+from shipper.decode.das.engine import EngineNames
+from shipper.decode.das.mysql import event as mysql_event
+from shipper.decode.das.native_fields import MAX_DEPTH
+from shipper.decode.das.postgresql import event as postgresql_event
+from shipper.decode.das.postgresql import unknown as unknown_event
+from shipper.decode.das.rds import oracle_event, sqlserver_event
+from shipper.decode.json_text import (
+    NotJson,
+    check,
+    compact,
+    elements,
+    exceeds_depth,
+    members,
+    object_start,
+    replace_lone_surrogates,
+)
+from shipper.event import Event
+
+__all__ = ["MAX_EVENTS", "RECORD_TYPE", "Record", "Records", "refusal"]
+
+#: What ``type`` says in every decrypted record (singular; the envelope's is plural).
+RECORD_TYPE = "DatabaseActivityMonitoringRecord"
+
+#: More events in one record are refused: a megabyte on the wire unpacks to some ten thousand.
+MAX_EVENTS = 100_000
+#: A longer list is read piece by piece, so that its length is known before it fills the memory.
+_LARGE_BYTES = 4 << 20
+
+_HEARTBEAT = "heartbeat"
+_TYPES = (None, "record", "")
+_BARE_HEARTBEAT = b'{"type":"heartbeat"}'
+
+Builder = Callable[[Activity, bytes, Reading], Event]
+_BUILDERS: dict[str | None, Builder] = {
+    "aurora-postgresql": postgresql_event,
+    "postgresql": postgresql_event,
+    "aurora-mysql": mysql_event,
+    "mysql": mysql_event,
+    "mariadb": mysql_event,
+    "oracle": oracle_event,
+    "sqlserver": sqlserver_event,
+}
+
+#: What msgspec raises for text that it cannot take: damage, wrong types, not UTF-8, nested too deeply.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, NotJson)
+
+_decode_activity = msgspec.json.Decoder(Activity).decode
+_text_or_null: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
+_format = msgspec.json.format
+
+
+class Record(msgspec.Struct, rename="camel", gc=False):
+    """A decrypted record; fields that no documentation names are passed over."""
+
+    database_activity_event_list: list[msgspec.Raw]
+    type: str | None = RECORD_TYPE
+    cluster_id: str | None = None
+    instance_id: str | None = None
+
+
+class _Seen(NamedTuple):
+    """An event that the typed decode refused: what could be read of it, and what goes to ``extra``."""
+
+    activity: Activity
+    own: bytes
+    extra: list[str]
+
+
+decode_record = msgspec.json.Decoder(Record).decode
+
+
+class Records:
+    """Reads the decrypted records, and the events outside any record, of one origin."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._reading = Reading(origin)
+        self._engines = EngineNames(origin.engine)
+        self._frames: dict[tuple[str | None, str | None], bytes] = {}
+
+    def record(self, data: bytes, position: str, arrived: int, version: str) -> Decoded:
+        """All events of a decrypted record; ``version``, the envelope's, hints at the engine. Raises ``Undecodable``."""
+        record = self._split(data)
+        if record.type is not None and record.type != RECORD_TYPE:
+            raise Undecodable(Reason.SHAPE, f"the record's type is not {RECORD_TYPE}")
+        raws = record.database_activity_event_list
+        if len(raws) > MAX_EVENTS:
+            raise _too_many()
+        reading = self._reading
+        reading.begin(position, arrived)
+        reading.identify(record.cluster_id, record.instance_id, several=len(raws) > 1)
+        decoded = Decoded(events=[], raw=[], refused=[], frame=self._frame(record), instance=reading.instance_id or "")
+        for ordinal, raw in enumerate(raws):
+            self._one(bytes(raw), ordinal, version, decoded, bare=False)
+        return decoded
+
+    def bare(self, data: bytes, position: str, arrived: int) -> Decoded:
+        """An event that stands for itself, as in Oracle's documentation. Raises ``Undecodable`` where it is none."""
+        reading = self._reading
+        reading.begin(position, arrived)
+        reading.identify(None, None, several=False)
+        decoded = Decoded(events=[], raw=[], refused=[], instance=reading.instance_id or "")
+        self._one(data, None, "", decoded, bare=True)
+        if decoded.refused:
+            raise Undecodable(decoded.refused[0].reason, decoded.refused[0].detail)
+        return decoded
+
+    def _one(self, raw: bytes, ordinal: int | None, version: str, decoded: Decoded, *, bare: bool) -> None:
+        if raw == _BARE_HEARTBEAT:
+            decoded.heartbeats += 1
+            return
+        extra: list[str] = []
+        try:
+            try:
+                activity = _decode_activity(raw)
+                own = _format(raw, indent=-1)
+            except _UNREADABLE:
+                activity, own, extra = _tolerant(raw)
+            if activity.type == _HEARTBEAT:
+                decoded.heartbeats += 1
+                return
+            if activity.type not in _TYPES:
+                extra.append("type")
+            if bare:
+                _check_bare(activity)
+            else:
+                _check_listed(activity)
+            event = self._event(activity, own, extra, version)
+        except Undecodable as error:
+            decoded.refused.append(Refused(ordinal, error.reason, error.detail))
+            return
+        decoded.events.append(event)
+        decoded.raw.append(own)
+
+    def _event(self, activity: Activity, own: bytes, extra: list[str], version: str) -> Event:
+        reading = self._reading
+        reading.tags = None
+        reading.misfits = extra
+        reading.engine = engine = self._engines.of(activity, version)
+        build = _BUILDERS.get(engine, unknown_event)
+        try:
+            event = build(activity, own, reading)
+        except _UNREADABLE:  # a native value: msgspec leaves those as they are
+            seen = _tolerant(own)
+            reading.tags = None
+            reading.misfits = extra = [*extra, *seen.extra]
+            event = build(seen.activity, own, reading)
+        if reading.misfits:
+            event.extra = _extra(own, reading.misfits)
+        for name, value in reading.rare_facts.items():
+            if getattr(event, name) is None:
+                setattr(event, name, value)
+        return event
+
+    def _split(self, data: bytes) -> Record:
+        if len(data) <= _LARGE_BYTES:
+            try:
+                return decode_record(data)
+            except _UNREADABLE:
+                pass
+        try:
+            return _split_damaged(data)
+        except NotJson as error:
+            raise refusal(data, str(error)) from None
+
+    def _frame(self, record: Record) -> bytes:
+        key = (record.cluster_id, record.instance_id)
+        frame = self._frames.get(key)
+        if frame is None:
+            if len(self._frames) >= 256:
+                self._frames.clear()
+            names = {"type": RECORD_TYPE, "clusterId": record.cluster_id, "instanceId": record.instance_id}
+            present = {name: value for name, value in names.items() if value is not None}
+            frame = self._frames[key] = msgspec.json.encode(present)[:-1] + b',"databaseActivityEventList":['
+        return frame
+
+
+def refusal(data: bytes, detail: str) -> Undecodable:
+    """Why text is refused that is no record and no event: encoding, depth, not JSON at all, or just another shape."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return Undecodable(Reason.JSON_ENCODING, f"not UTF-8 at byte {error.start}")
+    if exceeds_depth(data, MAX_DEPTH):
+        return Undecodable(Reason.JSON_DEPTH, f"nested deeper than {MAX_DEPTH}")
+    try:
+        check(replace_lone_surrogates(data))
+    except msgspec.DecodeError as error:
+        return Undecodable(Reason.JSON_MALFORMED, str(error))
+    return Undecodable(Reason.SHAPE, detail)
+
+
+def _split_damaged(data: bytes) -> Record:
+    """What typed decoding does, for a record of which some part cannot be decoded."""
+    found = {name: value for name, _, value in members(data, object_start(data))}
+    listed = found.get("databaseActivityEventList", b"null")
+    if not listed.startswith(b"["):
+        raise Undecodable(Reason.SHAPE, "databaseActivityEventList is not a list")
+    raws = list(islice(elements(listed), MAX_EVENTS + 1))
+    if len(raws) > MAX_EVENTS:
+        raise _too_many()
+    return Record(
+        database_activity_event_list=[msgspec.Raw(raw) for raw in raws],
+        type=_wrapper_text("type", found),
+        cluster_id=_wrapper_text("clusterId", found),
+        instance_id=_wrapper_text("instanceId", found),
+    )
+
+
+def _wrapper_text(name: str, found: dict[str, bytes]) -> str | None:
+    try:
+        return _text_or_null.decode(replace_lone_surrogates(found.get(name, b"null")))
+    except UnicodeDecodeError:
+        raise Undecodable(Reason.JSON_ENCODING, f"the record's {name} is not UTF-8") from None
+    except (msgspec.MsgspecError, RecursionError):
+        raise Undecodable(Reason.SHAPE, f"the record's {name} is not text") from None
+
+
+def _too_many() -> Undecodable:
+    return Undecodable(Reason.TOO_LARGE, f"more than {MAX_EVENTS} events in one record")
+
+
+def _check_listed(activity: Activity) -> None:
+    if activity.command is None and activity.class_ is None and activity.log_time is None:
+        raise Undecodable(Reason.SHAPE, "an event without command, class and logTime")
+
+
+def _check_bare(activity: Activity) -> None:
+    if activity.command is None or (activity.log_time is None and activity.db_user_name is None):
+        raise Undecodable(Reason.SHAPE, "neither an activity stream's record nor one of its events")
+
+
+def _tolerant(raw: bytes) -> _Seen:
+    """Reads an event around what does not fit. Raises ``Undecodable`` where it is not one sound JSON object."""
+    try:
+        start = object_start(raw)
+    except NotJson as error:
+        raise refusal(raw, "an event that is not an object") from error
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable(Reason.JSON_ENCODING, f"not UTF-8 at byte {error.start} of the event") from None
+    if exceeds_depth(raw, MAX_DEPTH):
+        raise Undecodable(Reason.JSON_DEPTH, f"nested deeper than {MAX_DEPTH}")
+    sound = replace_lone_surrogates(raw)
+    try:
+        check(sound)
+    except msgspec.DecodeError as error:
+        raise Undecodable(Reason.JSON_MALFORMED, str(error)) from None
+    known: dict[str, bytes] = {}
+    extra: list[str] = []
+    for name, key, value in members(sound, start):
+        if name in FIELDS:
+            known[name] = key + b":" + value
+        else:
+            extra.append(name)
+    try:
+        activity = _decode_activity(_joined(known.values()))
+    except msgspec.MsgspecError:
+        fitting = {name: member for name, member in known.items() if _fits(member)}
+        extra += known.keys() - fitting.keys()
+        activity = _decode_activity(_joined(fitting.values()))
+    return _Seen(activity, compact(raw), extra)
+
+
+def _fits(member: bytes) -> bool:
+    try:
+        _decode_activity(_joined((member,)))
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _extra(own: bytes, names: Iterable[str]) -> str:
+    """The JSON of these members of an event, in their order and in the engine's own bytes; the last of equal names."""
+    wanted = frozenset(names)
+    kept = {name: key + b":" + value for name, key, value in members(own, 0) if name in wanted}
+    return _joined(kept.values()).decode()

@@ -1,0 +1,78 @@
+"""Reads the engines' timestamps and writes the event's: RFC 3339 in UTC, six to nine fraction digits.
+
+The engines' forms (Aurora and RDS user guides, "Monitoring database activity streams"): a space or ``T`` between date
+and time, no to seven fraction digits (SQL Server: 100 ns), an offset of two digits, or none, which is UTC (Oracle).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["from_nanoseconds", "timestamp"]
+
+#: Without a zone, as what is subtracted from it: offsets are taken off before.
+_EPOCH = datetime(1970, 1, 1)
+_SECOND = 1_000_000_000
+#: Nanoseconds fit 64 bits until 2262-04-11.
+_LAST = 2**63 - 1
+_KEEP = 4096
+
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?\s?(?:(Z)|([+-])(\d\d)(?::?(\d\d))?)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+# Events come in the order of time: the second that one begins with is known from its predecessor.
+_seconds: dict[str, tuple[str, int]] = {}
+_texts: dict[int, str] = {}
+
+
+def timestamp(text: str) -> tuple[str, int] | None:
+    """RFC 3339 in UTC and nanoseconds since 1970; ``None`` where the text is no time, or outside 1970 to 2262-04-11.
+
+    Digits beyond the ninth are cut, fewer than six filled up with zeros.
+    """
+    second = _seconds.get(text[:19])
+    if second is not None and text[26:] == "+00" and text[19] == ".":
+        fraction = text[20:26]
+        if fraction.isdigit() and fraction.isascii():
+            return f"{second[0]}.{fraction}Z", second[1] + int(fraction) * 1000
+    return _parse(text)
+
+
+def _parse(text: str) -> tuple[str, int] | None:
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = map(int, match.group(1, 2, 3, 4, 5, 6))
+    try:
+        moment = datetime(year, month, day, hour, minute, second)
+        if match[9]:
+            offset = timedelta(hours=int(match[10]), minutes=int(match[11] or 0))
+            moment = moment - offset if match[9] == "+" else moment + offset
+    except (ValueError, OverflowError):
+        return None
+    base = (moment - _EPOCH) // timedelta(seconds=1) * _SECOND
+    fraction = (match[7] or "")[:9].ljust(6, "0")
+    nanoseconds = base + int(fraction.ljust(9, "0"))
+    if not 0 <= nanoseconds <= _LAST:
+        return None
+    prefix = moment.isoformat()
+    if text[26:] == "+00":
+        if len(_seconds) >= _KEEP:
+            _seconds.clear()
+        _seconds[text[:19]] = (prefix, base)
+    return f"{prefix}.{fraction}Z", nanoseconds
+
+
+def from_nanoseconds(nanoseconds: int) -> str:
+    """RFC 3339 in UTC of a moment in nanoseconds since 1970: six fraction digits, nine where six do not tell it all."""
+    second, fraction = divmod(nanoseconds, _SECOND)
+    prefix = _texts.get(second)
+    if prefix is None:
+        if len(_texts) >= _KEEP:
+            _texts.clear()
+        prefix = _texts[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    microsecond, rest = divmod(fraction, 1000)
+    return f"{prefix}.{fraction:09d}Z" if rest else f"{prefix}.{microsecond:06d}Z"
