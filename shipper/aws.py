@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Seconds; the second is the longest silence within a reply, not the time for all of it.
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 10.0
-#: Attempts that botocore makes by itself, the first included; patience is the callers' affair.
+#: Attempts that botocore makes by itself, the first included; more patience is the callers' affair.
 ATTEMPTS = 2
 
 _ROLE_SESSION = "shipper"
@@ -70,8 +70,10 @@ _KEYS = {
 _NOT_FOUND = {"ResourceNotFoundException", "NotFoundException", "DBClusterNotFoundFault", "DBInstanceNotFound"}
 
 
-def client(service: str, settings: AwsSettings, *, max_connections: int = 64) -> Any:
+def client(service: str, settings: AwsSettings, *, max_connections: int = 64, attempts: int = ATTEMPTS) -> Any:
     """A boto3 client of ``service`` (``kinesis``, ``kms``, ``rds``, ``sts`` …), for any number of threads.
+
+    ``attempts``: how often botocore makes a call that fails for a passing reason; 1 where the caller waits and repeats.
 
     What ``settings`` leave open comes from boto3's environment (``AWS_PROFILE``, ``AWS_ENDPOINT_URL_KMS`` …). Importing
     boto3 takes a few tenths of a second, so it happens here. Raises ``Held`` ``credentials`` where region or
@@ -85,7 +87,7 @@ def client(service: str, settings: AwsSettings, *, max_connections: int = 64) ->
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         max_pool_connections=max_connections,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         tcp_keepalive=True,
         user_agent_extra=f"shipper/{__version__}",
     )

@@ -22,6 +22,7 @@ from shipper.sources.kinesis_shard import SUB_SEQUENCES, Access, ShardReader
 _CONNECTIONS = 512
 #: ListShards page of the API Reference: at most so many shards a page.
 _PAGE = 1000
+_ATTEMPTS = 4
 _ONE_OF = ("cluster", "instance", "resource_id", "stream")
 
 
@@ -65,6 +66,7 @@ class KinesisSource(Source[KinesisSettings]):
         self._clock: Clock = clock or SystemClock()
         self._random = jitter or random.Random()  # noqa: S311 - spreads retries, protects nothing
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._client: Any = None
         self._renew = False
         self._stream: _Stream | None = None
@@ -155,6 +157,7 @@ class KinesisSource(Source[KinesisSettings]):
 
     def close(self) -> None:
         """Closes the connections; a reader that is still inside a call ends with an error."""
+        self._closing.set()
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -169,9 +172,10 @@ class KinesisSource(Source[KinesisSettings]):
         """The client that all threads share; a new one after trouble with credentials, which may have been renewed."""
         with self._lock:
             if self._client is None or self._renew:
-                old, self._client = self._client, aws.client("kinesis", self.settings, max_connections=_CONNECTIONS)
-                parse_replies(self._client)
-                self._renew = False
+                # Readers repeat their calls themselves, with waits that end when shipper stops; so does ``_call``.
+                client = aws.client("kinesis", self.settings, max_connections=_CONNECTIONS, attempts=1)
+                parse_replies(client)
+                old, self._client, self._renew = self._client, client, False
                 if old is not None:
                     old.close()
             return self._client
@@ -181,14 +185,22 @@ class KinesisSource(Source[KinesisSettings]):
             self._renew = True
 
     def _call(self, method: str, **request: Any) -> dict[str, Any]:
-        try:
-            reply: dict[str, Any] = getattr(self._kinesis(), method)(**request)
-        except aws.errors() as error:
-            resource = self._stream.arn if self._stream else "*"
-            held = aws.held(error, self._component, "kinesis", resource=resource, not_found="stream_not_found")
-            self._note(held)
-            raise held from error
+        """A call of the control plane, whose limits the whole account shares: throttling is no news."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                reply: dict[str, Any] = getattr(self._kinesis(), method)(**request)
+                break
+            except aws.errors() as error:
+                if attempt == _ATTEMPTS or not aws.transient(error):
+                    raise self._held(error) from error
+                self._clock.wait(self._closing, self._random.uniform(0, 2.0**attempt / 2))
         return reply
+
+    def _held(self, error: Exception) -> Held:
+        resource = self._stream.arn if self._stream else "*"
+        held = aws.held(error, self._component, "kinesis", resource=resource, not_found="stream_not_found")
+        self._note(held)
+        return held
 
     def _describe(self, named: Named) -> _Stream:
         summary = self._call("describe_stream_summary", StreamName=named.stream)["StreamDescriptionSummary"]
@@ -233,4 +245,4 @@ class KinesisSource(Source[KinesisSettings]):
         try:
             get_records(self._kinesis(), StreamARN=arn, ShardIterator=iterator["ShardIterator"], Limit=1)
         except aws.errors() as error:
-            raise aws.held(error, self._component, "kinesis", resource=arn) from error
+            raise self._held(error) from error

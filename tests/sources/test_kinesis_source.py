@@ -1,0 +1,554 @@
+"""The Kinesis source against the embedded Kinesis and RDS."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import pytest
+from aws_kinesis_agg.aggregator import RecordAggregator
+
+from shipper.errors import ConfigurationError, Held
+from shipper.settings import KinesisSettings
+from shipper.source import EARLIEST, END, Partition, Position, Read, Start
+from shipper.sources.kinesis import KinesisSource
+from shipper.sources.kinesis_shard import MIN_INTERVAL, PATIENCE, SUB_SEQUENCES
+from shipper.testing.kinesis import FakeKinesis
+from shipper.testing.rds import FakeRds
+
+MIB = 1024 * 1024
+STREAM = "aws-rds-das-cluster-ABC"
+START = 1_790_000_000.0
+FIRST = "shardId-000000000000"
+
+
+class Hands:
+    """A clock that a test moves; waiting moves it too, and is written down."""
+
+    def __init__(self) -> None:
+        self.time = START
+        self.waits: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        self.waits.append(seconds)
+        self.time += seconds
+        return event.is_set()
+
+
+@pytest.fixture
+def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def server(clock: Hands) -> Iterator[FakeKinesis]:
+    with FakeKinesis(clock=clock) as running:
+        yield running
+
+
+Make = Callable[..., KinesisSource]
+
+
+@pytest.fixture
+def make(server: FakeKinesis, clock: Hands) -> Iterator[Make]:
+    made: list[KinesisSource] = []
+
+    def source(**keys: Any) -> KinesisSource:
+        if not {"stream", "cluster", "instance", "resource_id"} & set(keys):
+            keys["stream"] = STREAM
+        keys = {"region": "us-east-1", "endpoint_url": server.endpoint_url} | keys
+        made.append(KinesisSource("orders", KinesisSettings(**keys), clock=clock, jitter=random.Random(1)))
+        return made[-1]
+
+    yield source
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def source(server: FakeKinesis, make: Make) -> KinesisSource:
+    server.create_stream(STREAM)
+    made = make()
+    made.connect()
+    return made
+
+
+def reads(source: KinesisSource, begin: Position | Start = EARLIEST, shard: str = FIRST) -> list[Read]:
+    """What comes until the tip or the end, as ``run --once`` reads it."""
+    found = []
+    for read in source.read(Partition(shard), begin, threading.Event()):
+        found.append(read)
+        if read.lag == 0 or read.end:
+            break
+    return found
+
+
+def data(found: list[Read]) -> list[bytes]:
+    return [record.data for read in found for record in read.records]
+
+
+def held(source: KinesisSource, begin: Position | Start = EARLIEST) -> Held:
+    with pytest.raises(Held) as caught:
+        reads(source, begin)
+    return caught.value
+
+
+# Finding the stream
+
+
+def test_a_stream_that_rds_made_says_whose_it_is(source: KinesisSource) -> None:
+    assert source.resource_id == "cluster-ABC"
+    assert source.facts() == {"account": "123456789012", "region": "us-east-1"}
+    assert source.retention() == 24 * 3600
+
+
+def test_the_name_of_another_stream_says_nothing(server: FakeKinesis, make: Make) -> None:
+    server.create_stream("copy")
+    copy = make(stream="copy")
+    copy.connect()
+    assert copy.resource_id is None
+
+
+def test_a_resource_id_names_the_stream(server: FakeKinesis, make: Make) -> None:
+    arn = server.create_stream("aws-rds-das-db-DEF")
+    found = make(resource_id="db-DEF")
+    found.connect()
+    assert found.series() == arn
+    assert found.resource_id == "db-DEF"
+
+
+def test_a_cluster_and_an_instance_are_found_by_way_of_rds(server: FakeKinesis, make: Make) -> None:
+    server.create_stream("aws-rds-das-cluster-ABC")
+    server.create_stream("aws-rds-das-db-DEF")
+    with FakeRds() as rds:
+        rds.add_cluster("orders-prod", "cluster-ABC")
+        rds.add_instance("erp", "db-DEF")
+        urls = {"kinesis": server.endpoint_url, "rds": rds.endpoint_url}
+        for key, name, resource_id in (("cluster", "orders-prod", "cluster-ABC"), ("instance", "erp", "db-DEF")):
+            found = make(**{key: name}, endpoint_url=urls)
+            found.connect()
+            assert found.resource_id == resource_id
+            assert found.facts()[key] == name
+            assert found.series().endswith(f"stream/aws-rds-das-{resource_id}")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "reason", "words"),
+    [
+        ("cluster", "stopped", "stream_not_found", "has no activity stream .its status is stopped.; start it: aws rds"),
+        ("cluster", "unknown", "stream_not_found", "unknown not found"),
+        ("instance", "member", "stream_not_found", 'member of the cluster stopped.*write cluster = "stopped"'),
+        ("cluster", "starting", "stream_not_found", "aws-rds-das-cluster-S.* not found"),
+    ],
+)
+def test_a_database_without_an_activity_stream_is_held(
+    server: FakeKinesis, make: Make, key: str, name: str, reason: str, words: str
+) -> None:
+    with FakeRds() as rds:
+        rds.add_cluster("stopped", "cluster-X", status="stopped")
+        rds.add_cluster("starting", "cluster-S", status="starting")
+        rds.add_instance("member", "db-M", status="stopped", cluster="stopped")
+        found = make(**{key: name}, endpoint_url={"kinesis": server.endpoint_url, "rds": rds.endpoint_url})
+        with pytest.raises(Held, match=words) as caught:
+            found.connect()
+    assert caught.value.reason == reason
+
+
+def test_rds_that_may_not_be_asked_is_held_with_the_statement_to_add(server: FakeKinesis, make: Make) -> None:
+    with FakeRds() as rds:
+        rds.deny("DescribeDBClusters")
+        found = make(cluster="orders", endpoint_url={"kinesis": server.endpoint_url, "rds": rds.endpoint_url})
+        with pytest.raises(Held, match="rds:DescribeDBClusters") as caught:
+            found.connect()
+    assert caught.value.reason == "access_denied"
+
+
+def test_a_missing_stream_is_held_until_it_is_there(server: FakeKinesis, make: Make) -> None:
+    found = make()
+    with pytest.raises(Held, match=f"source orders: DescribeStreamSummary: .*{STREAM}") as caught:
+        found.connect()
+    assert caught.value.reason == "stream_not_found"
+    server.create_stream(STREAM)
+    found.connect()
+
+
+def test_a_missing_region_is_held(make: Make) -> None:
+    with pytest.raises(Held) as caught:
+        make(region=None).connect()
+    assert caught.value.reason == "credentials"
+
+
+def test_two_names_for_one_stream_are_refused() -> None:
+    settings = KinesisSettings.model_construct(type="kinesis", stream="a", cluster="b", instance=None, resource_id=None)
+    with pytest.raises(ConfigurationError, match=r"sources\.orders: found cluster and stream; write exactly one"):
+        KinesisSource("orders", settings)
+
+
+def test_deletion_and_creation_change_the_identity_but_not_the_series(
+    server: FakeKinesis, source: KinesisSource
+) -> None:
+    before = source.identity(), source.series()
+    server.delete_stream(STREAM)
+    server.create_stream(STREAM)
+    with pytest.raises(Held, match="deleted and created again") as caught:
+        source.partitions()
+    assert caught.value.reason == "stream_not_found"
+    source.connect()
+    assert source.identity() != before[0]
+    assert source.series() == before[1]
+    assert [partition.id for partition in source.partitions()] == [FIRST]
+
+
+# Partitions
+
+
+def test_all_pages_of_shards_are_partitions(server: FakeKinesis, make: Make) -> None:
+    server.create_stream(STREAM, shards=1001)
+    found = make()
+    found.connect()
+    assert [partition.id for partition in found.partitions()] == [f"shardId-{n:012d}" for n in range(1001)]
+    assert server.calls["ListShards"] == 2
+
+
+def test_children_know_their_parents(server: FakeKinesis, source: KinesisSource) -> None:
+    low, high = server.split(STREAM, FIRST)
+    merged = server.merge(STREAM, low, high)
+    assert source.partitions() == [
+        Partition(FIRST),
+        Partition(low, (FIRST,)),
+        Partition(high, (FIRST,)),
+        Partition(merged, (low, high)),
+    ]
+
+
+def test_a_closed_shard_ends_and_its_children_hold_the_rest(server: FakeKinesis, source: KinesisSource) -> None:
+    server.put(STREAM, b"before")
+    low, high = server.split(STREAM, FIRST)
+    server.put(STREAM, b"after", explicit_hash_key=0)
+    (last,) = reads(source)
+    assert [record.data for record in last.records] == [b"before"]
+    assert last.end
+    assert data(reads(source, shard=low)) == [b"after"]
+    assert data(reads(source, shard=high)) == []
+
+
+# Where reading begins
+
+
+def test_reading_begins_at_the_horizon_or_at_a_time(server: FakeKinesis, source: KinesisSource, clock: Hands) -> None:
+    for one in (b"1", b"2", b"3"):
+        server.put(STREAM, one)
+        clock.time += 0.25
+    assert data(reads(source)) == [b"1", b"2", b"3"]
+    at = datetime.fromtimestamp(START + 0.25, UTC)
+    assert data(reads(source, at)) == [b"2", b"3"]
+    assert data(reads(source, at - timedelta(days=400))) == [b"1", b"2", b"3"]
+
+
+def test_a_time_that_the_service_has_not_reached_waits_for_it(
+    server: FakeKinesis, source: KinesisSource, clock: Hands
+) -> None:
+    server.put(STREAM, b"before")
+    running = source.read(Partition(FIRST), datetime.fromtimestamp(START + 10, UTC), threading.Event())
+    assert next(running).records == []
+    server.put(STREAM, b"too early")
+    assert next(running).records == []
+    clock.time = START + 11
+    server.put(STREAM, b"in time")
+    assert [record.data for record in next(running).records] == [b"in time"]
+
+
+def test_a_finished_record_is_not_read_again_and_a_half_settled_one_is(
+    server: FakeKinesis, source: KinesisSource
+) -> None:
+    server.put_many(STREAM, [b"1", b"2", b"3"])
+    second = reads(source)[0].records[1].position
+    assert data(reads(source, Position(second, END))) == [b"3"]
+    assert data(reads(source, Position(second, 4))) == [b"2", b"3"]
+
+
+def test_positions_are_sequence_numbers_and_times_are_nanoseconds(server: FakeKinesis, source: KinesisSource) -> None:
+    stored = server.put(STREAM, b"x", arrived=START + 0.123)
+    (record,) = reads(source)[0].records
+    assert source.reference(record.position) == str(stored.sequence_number)
+    assert record.position == stored.sequence_number * SUB_SEQUENCES
+    assert record.arrived == int(START) * 10**9 + 123_000_000
+
+
+def test_a_position_older_than_the_horizon_begins_at_the_horizon(server: FakeKinesis, source: KinesisSource) -> None:
+    server.put_many(STREAM, [b"1", b"2", b"3"])
+    first = reads(source)[0].records[0].position
+    server.trim(STREAM, FIRST, keep=1)
+    assert data(reads(source, Position(first, END))) == [b"3"]
+
+
+# Aggregated records
+
+
+def aggregate(*parts: bytes) -> bytes:
+    aggregator = RecordAggregator()
+    for part in parts:
+        aggregator.add_user_record("key", part)
+    return bytes(aggregator.clear_and_get().get_contents()[2])
+
+
+def test_aggregated_records_are_taken_apart(server: FakeKinesis, source: KinesisSource) -> None:
+    plain = server.put(STREAM, b"plain")
+    packed = server.put(STREAM, aggregate(b"a", b"b", b"c"))
+    server.put(STREAM, b"last")
+    records = reads(source)[0].records
+    assert [record.data for record in records] == [b"plain", b"a", b"b", b"c", b"last"]
+    positions = [record.position for record in records]
+    assert positions == sorted(set(positions))
+    references = [source.reference(position) for position in positions]
+    assert references[0] == str(plain.sequence_number)
+    assert references[1:4] == [f"{packed.sequence_number}.{number}" for number in (1, 2, 3)]
+
+
+def test_reading_goes_on_inside_an_aggregate(server: FakeKinesis, source: KinesisSource) -> None:
+    server.put_many(STREAM, [b"plain", aggregate(b"a", b"b", b"c"), b"last"])
+    positions = [record.position for record in reads(source)[0].records]
+    for index, rest in ((1, [b"b", b"c", b"last"]), (2, [b"c", b"last"]), (3, [b"last"])):
+        assert data(reads(source, Position(positions[index], END))) == rest
+    assert data(reads(source, Position(positions[2], 7))) == [b"b", b"c", b"last"]
+    assert data(reads(source, Position(positions[0], END))) == [b"a", b"b", b"c", b"last"]
+
+
+def test_what_only_looks_like_an_aggregate_stays_a_record(server: FakeKinesis, source: KinesisSource) -> None:
+    looks = [b"\xf3\x89\x9a\xc2", b"\xf3\x89\x9a\xc2" + bytes(40), aggregate(b"a")[:-1]]
+    server.put_many(STREAM, looks)
+    assert data(reads(source)) == looks
+
+
+# Going on reading
+
+
+def test_lag_is_the_distance_to_the_tip(server: FakeKinesis, source: KinesisSource, clock: Hands) -> None:
+    server.put_many(STREAM, [bytes(MIB - 36)] * 11)
+    clock.time += 60
+    first, second = reads(source)
+    assert len(first.records) == 10
+    assert first.lag == 60.0
+    assert (len(second.records), second.lag, second.end) == (1, 0.0, False)
+
+
+def test_an_open_shard_is_polled_at_its_tip(server: FakeKinesis, make: Make, clock: Hands) -> None:
+    server.create_stream(STREAM)
+    found = make(poll_interval="3s")
+    found.connect()
+    stop = threading.Event()
+    running = found.read(Partition(FIRST), EARLIEST, stop)
+    assert [(read.records, read.lag, read.end) for read in islice(running, 3)] == [([], 0.0, False)] * 3
+    assert clock.waits == [3.0, 3.0]
+    server.put(STREAM, b"new")
+    assert [record.data for record in next(running).records] == [b"new"]
+    stop.set()
+    assert list(running) == []
+
+
+@pytest.mark.parametrize("poll_interval", ["1s", "10ms"])
+def test_a_shard_is_never_asked_more_than_five_times_a_second(make: Make, clock: Hands, poll_interval: str) -> None:
+    # A server that enforces the limit, at the tip and behind it.
+    with FakeKinesis(clock=clock, limits=True) as strict:
+        strict.create_stream(STREAM, max_record_kib=10240)
+        strict.put_many(STREAM, [bytes(MIB + n) for n in range(3)])
+        found = make(endpoint_url=strict.endpoint_url, poll_interval=poll_interval)
+        found.connect()
+        running = found.read(Partition(FIRST), EARLIEST, threading.Event())
+        for _ in range(30):
+            before = clock.time
+            next(running)
+            assert clock.time - before >= MIN_INTERVAL * 0.999 or before == START
+        assert strict.calls["GetRecords"] <= 40
+
+
+def test_an_expired_iterator_is_renewed_after_the_last_record(server: FakeKinesis, source: KinesisSource) -> None:
+    server.put_many(STREAM, [b"1", b"2"])
+    running = source.read(Partition(FIRST), EARLIEST, threading.Event())
+    assert [record.data for record in next(running).records] == [b"1", b"2"]
+    server.put(STREAM, b"3")
+    server.expire_iterators()
+    assert [record.data for record in next(running).records] == [b"3"]
+
+
+def test_an_iterator_that_expires_before_any_record_begins_where_reading_began(
+    server: FakeKinesis, source: KinesisSource, clock: Hands
+) -> None:
+    running = source.read(Partition(FIRST), datetime.fromtimestamp(START - 1, UTC), threading.Event())
+    assert next(running).records == []
+    clock.time += 301
+    server.put(STREAM, b"1")
+    assert [record.data for record in next(running).records] == [b"1"]
+    assert server.calls["GetShardIterator"] == 2
+
+
+@pytest.mark.parametrize("operation", ["GetRecords", "GetShardIterator"])
+@pytest.mark.parametrize(
+    "code", ["ProvisionedThroughputExceededException", "InternalFailure", "KMSThrottlingException"]
+)
+def test_what_passes_is_tried_again_with_growing_random_waits(
+    server: FakeKinesis, source: KinesisSource, clock: Hands, operation: str, code: str
+) -> None:
+    server.put(STREAM, b"1")
+    server.fail(operation, code, status=500 if code == "InternalFailure" else 400, times=8)
+    assert data(reads(source)) == [b"1"]
+    assert clock.waits
+    assert len(set(clock.waits)) == len(clock.waits)
+    assert max(clock.waits) <= 5.0
+
+
+def test_a_throttled_description_is_asked_again(server: FakeKinesis, source: KinesisSource, clock: Hands) -> None:
+    server.throttle("DescribeStreamSummary", 3)
+    server.throttle("ListShards", 3)
+    assert len(source.partitions()) == 1
+    assert len(clock.waits) == 6
+    server.throttle("ListShards")
+    with pytest.raises(Held) as caught:
+        source.partitions()
+    assert caught.value.reason == "unreachable"
+
+
+def test_a_cut_connection_is_tried_again(server: FakeKinesis, source: KinesisSource, clock: Hands) -> None:
+    server.put(STREAM, b"1")
+    server.disconnect("GetRecords", 4)
+    assert data(reads(source)) == [b"1"]
+    assert clock.waits
+
+
+def test_lasting_failure_is_held_and_reading_goes_on_where_it_stood(
+    server: FakeKinesis, source: KinesisSource, clock: Hands
+) -> None:
+    server.put_many(STREAM, [b"1", b"2"])
+    first = reads(source)[0].records[0].position
+    server.throttle("GetRecords")
+    failure = held(source)
+    assert failure.reason == "unreachable"
+    assert FIRST in failure.detail
+    assert PATIENCE <= clock.time - START < 60
+    server.mend()
+    assert data(reads(source, Position(first, END))) == [b"2"]
+
+
+def test_a_server_that_is_gone_is_held_as_unreachable(server: FakeKinesis, source: KinesisSource) -> None:
+    server.close()
+    assert held(source).reason == "unreachable"
+
+
+def test_an_answer_that_is_none_is_held_as_unreachable(
+    server: FakeKinesis, source: KinesisSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_reply", lambda *_: b"<html>a proxy's page</html>")
+    failure = held(source)
+    assert failure.reason == "unreachable"
+    assert "no JSON" in failure.detail
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("AccessDeniedException", "access_denied"),
+        ("KMSDisabledException", "key_disabled"),
+        ("ExpiredTokenException", "credentials"),
+    ],
+)
+def test_what_only_a_person_can_mend_is_held_at_once(
+    server: FakeKinesis, source: KinesisSource, clock: Hands, code: str, reason: str
+) -> None:
+    server.fail("GetRecords", code)
+    assert held(source).reason == reason
+    assert clock.time == START
+
+
+def test_credentials_that_were_renewed_are_used(
+    server: FakeKinesis, source: KinesisSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fail("GetRecords", "ExpiredTokenException", times=1)
+    assert held(source).reason == "credentials"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "RENEWED")
+    reads(source)
+    assert source._kinesis()._get_credentials().access_key == "RENEWED"
+
+
+def test_a_stream_that_is_deleted_while_it_is_read_is_held(server: FakeKinesis, source: KinesisSource) -> None:
+    server.put(STREAM, b"1")
+    running = source.read(Partition(FIRST), EARLIEST, threading.Event())
+    next(running)
+    server.delete_stream(STREAM)
+    with pytest.raises(Held) as caught:
+        next(running)
+    assert caught.value.reason == "stream_not_found"
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_a_stream_that_is_made_anew_is_never_read_as_the_old_one(
+    server: FakeKinesis, source: KinesisSource, expired: bool
+) -> None:
+    running = source.read(Partition(FIRST), EARLIEST, threading.Event())
+    next(running)
+    server.delete_stream(STREAM)
+    server.create_stream(STREAM)
+    server.put(STREAM, b"of the new one")
+    if expired:
+        server.fail("GetRecords", "ExpiredIteratorException", times=1)
+    with pytest.raises(Held, match="deleted and created again"):
+        next(running)
+
+
+def test_a_position_of_the_old_stream_is_held_on_the_new_one(server: FakeKinesis, source: KinesisSource) -> None:
+    server.put(STREAM, b"1")
+    position = reads(source)[0].records[0].position
+    server.delete_stream(STREAM)
+    server.create_stream(STREAM)
+    assert "deleted and created again" in held(source, Position(position, END)).detail
+
+
+def test_reading_a_shard_that_expired_ends_without_claiming_its_end(
+    server: FakeKinesis, source: KinesisSource, clock: Hands
+) -> None:
+    server.split(STREAM, FIRST)
+    clock.time += 25 * 3600
+    assert FIRST not in [partition.id for partition in source.partitions()]
+    assert list(source.read(Partition(FIRST), EARLIEST, threading.Event())) == []
+
+
+# Checking
+
+
+def test_check_tells_what_was_found_and_permitted(server: FakeKinesis, make: Make) -> None:
+    arn = server.create_stream(STREAM, shards=2)
+    lines = list(make().check())
+    assert all(line.ok for line in lines)
+    assert arn in lines[0].detail
+    assert "2 shards" in lines[1].detail
+
+
+@pytest.mark.parametrize("operation", ["DescribeStreamSummary", "ListShards", "GetShardIterator", "GetRecords"])
+def test_check_tells_what_is_not_permitted_and_how_to_permit_it(
+    server: FakeKinesis, make: Make, operation: str
+) -> None:
+    server.create_stream(STREAM)
+    server.deny(operation)
+    last = list(make().check())[-1]
+    assert not last.ok
+    assert f'"kinesis:{operation}"' in last.mend
+
+
+def test_every_reading_call_names_the_stream_by_its_arn(source: KinesisSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    for operation in ("GetShardIterator", "GetRecords", "ListShards"):
+        source._kinesis().meta.events.register(
+            f"provide-client-params.kinesis.{operation}", lambda params, **_: asked.append(params)
+        )
+    source.partitions()
+    reads(source)
+    assert [params.get("StreamARN") for params in asked] == [source.series()] * 3
