@@ -56,7 +56,7 @@ def seal(
 
 
 def squeeze(plaintext: bytes) -> bytes:
-    """gzip with no time in its header, as the samples' sizes need."""
+    """gzip, with no time in its header: the same bytes for the same plaintext."""
     return gzip.compress(plaintext, _GZIP_LEVEL, mtime=0)
 
 

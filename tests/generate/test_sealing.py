@@ -145,3 +145,9 @@ def test_an_unknown_suite_and_a_short_key_are_refused_by_name() -> None:
         encrypt(b"x", WRAPPING_KEY, 0x0999)
     with pytest.raises(ValueError, match="32 bytes"):
         encrypt(b"x", WRAPPING_KEY[:16])
+
+
+def test_the_same_plaintext_is_squeezed_to_the_same_bytes_at_any_time() -> None:
+    squeezed = squeeze(PLAINTEXT)
+    assert squeezed[4:8] == bytes(4)
+    assert gzip.decompress(squeezed) == PLAINTEXT
