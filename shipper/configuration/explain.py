@@ -197,7 +197,8 @@ _SAYS_WHAT_TO_DO = ("size", "duration", "url", "resource_id", "listen", "start")
 
 
 def _needed(fault: ErrorDetails) -> str:
-    return _NEEDED.get(fault["type"], "").format(**fault.get("ctx", {}))
+    limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in fault.get("ctx", {}).items()}
+    return _NEEDED.get(fault["type"], "").format(**limits)
 
 
 def _allowed(fault: ErrorDetails) -> list[str]:
