@@ -20,11 +20,15 @@ from aws_encryption_sdk.key_providers.raw import RawMasterKey, RawMasterKeyConfi
 from cryptography.exceptions import InvalidSignature, InvalidTag
 
 from shipper.decode import Reason, Undecodable
-from shipper.decode.das.structure import Signature, Structure, parse_structure, verify_signature
+from shipper.decode.das.structure import (
+    KEY_NAME,
+    PROVIDER,
+    Signature,
+    Structure,
+    parse_structure,
+    verify_signature,
+)
 
-#: What the engines call the wrapping key: the raw AES keyring's name space and name.
-PROVIDER = "BC"
-KEY_NAME = b"DataKey"
 KEY_BYTES = 32
 
 #: How much plaintext is asked of the SDK at once, in bytes: it copies its whole buffer each time.
@@ -81,7 +85,7 @@ def _not_unwrapped(message: bytes, structure: Structure) -> Undecodable:
     """A data key that cannot be unwrapped has been altered, or belongs to another key; a signature can tell."""
     if verify_signature(message, structure) is Signature.INVALID:
         return Undecodable(Reason.TAMPERED, "neither the encrypted data keys nor the signature are right")
-    if not any(key.provider == PROVIDER and key.info.startswith(KEY_NAME) for key in structure.encrypted_data_keys):
+    if not structure.for_activity_streams:
         return Undecodable(Reason.WRONG_KEY, f"no encrypted data key for {PROVIDER}/{KEY_NAME.decode()}")
     return Undecodable(Reason.WRONG_KEY, "no encrypted data key can be unwrapped with this key")
 

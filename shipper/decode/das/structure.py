@@ -22,9 +22,16 @@ from shipper.decode import Reason, Undecodable
 #: The entry of the encryption context that holds a signed message's public key.
 PUBLIC_KEY = "aws-crypto-public-key"
 
+#: What the engines call the key that wraps data keys: the raw AES keyring's name space and name.
+PROVIDER = "BC"
+KEY_NAME = b"DataKey"
+
 #: Every suite's, in bytes.
 IV_BYTES = 12
 TAG_BYTES = 16
+
+#: How a raw AES key's info goes on after the name: bits of the tag, bytes of the IV (which follows).
+_RAW_AES = struct.pack(">II", TAG_BYTES * 8, IV_BYTES)
 
 _TYPE = 0x80
 _NOT_FRAMED = 1
@@ -78,11 +85,17 @@ SUITES = {
 
 @dataclass(frozen=True, slots=True)
 class EncryptedDataKey:
-    """The message's data key, encrypted by one wrapping key. ``info`` begins with the wrapping key's name."""
+    """The message's data key, encrypted by one wrapping key, which ``info`` names."""
 
     provider: str
     info: bytes
     ciphertext: bytes
+
+    @property
+    def name(self) -> bytes:
+        """The wrapping key's name: all of ``info``, but for a raw AES key without the IV and the lengths before it."""
+        raw_aes = self.info[-IV_BYTES - 8 : -IV_BYTES] == _RAW_AES
+        return self.info[: -IV_BYTES - 8] if raw_aes else self.info
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +118,11 @@ class Structure:
     final_bytes: int
     plaintext_bytes: int
     footer_bytes: int
+
+    @property
+    def for_activity_streams(self) -> bool:
+        """Whether an encrypted data key is named as the engines name theirs; no other can be unwrapped."""
+        return any(key.provider == PROVIDER and key.name == KEY_NAME for key in self.encrypted_data_keys)
 
 
 class Signature(StrEnum):
