@@ -58,7 +58,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
 def take_out(table: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
     """Takes what this version lacks out of the table, and yields the path, what is wrong and the mend for each.
 
-    A source, transform or output of a type that this version lacks is emptied: nothing else about it can be judged.
+    A table of a type that this version lacks is emptied: nothing else about it can be judged.
     """
     for pattern, mend in KEYS.items():
         for around, key, parent in list(_find(table, tuple(pattern.split(".")))):
@@ -69,7 +69,7 @@ def take_out(table: dict[str, Any]) -> Iterator[tuple[KeyPath, str, str]]:
             value = parent[key]
             if lacks(value):
                 name = f'"{value}"' if isinstance(value, str) else "a list"
-                if key == "type" and len(around) == 2:
+                if key == "type":
                     parent.clear()
                 else:
                     del parent[key]
