@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +37,26 @@ class Lasting(_Seconds):
             return parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Moment(_Seconds):
+    """A time (``2026-01-31T12:00Z``), or how long ago (``2h``); seconds since 1970 UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds since 1970 UTC, or click's error of wrong usage."""
+        if isinstance(value, float):
+            return value
+        try:
+            return time.time() - parse_duration(value)
+        except ValueError:
+            pass
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f'{value!r} is neither a time ("2026-01-31T12:00Z") nor how long ago ("2h")', param, ctx)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def configuration_option(command: F) -> F:
