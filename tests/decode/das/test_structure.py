@@ -152,7 +152,17 @@ def test_an_encryption_context_has_one_spelling(aad: bytes) -> None:
     assert reason_of(_with_context(aad)) == Reason.MESSAGE_MALFORMED
 
 
-@pytest.mark.parametrize("point", ["", "AA==", "not base64!", "B" + "A" * 67, base64.b64encode(bytes(33)).decode()])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "",
+        "AA==",
+        "not base64!",
+        "B" + "A" * 67,
+        base64.b64encode(bytes(33)).decode(),
+        base64.b64encode(b"\x04" + bytes(48)).decode(),
+    ],
+)
 def test_a_public_key_of_the_wrong_shape_is_malformed(point: str) -> None:
     message = _with_context(serialize_context({"aws-crypto-public-key": point}))
     assert reason_of(_header(message, 2, b"\x03\x78")) == Reason.MESSAGE_MALFORMED
@@ -165,6 +175,11 @@ def test_a_length_beyond_the_message_is_truncation(frame_length: int) -> None:
     at = parse_structure(message).header_bytes + (12 if not frame_length else 20)
     huge = b"\xff" * 8 if not frame_length else struct.pack(">I", 16)
     assert reason_of(_header(message, at, huge)) == Reason.MESSAGE_TRUNCATED
+
+
+@pytest.mark.parametrize("suite", [0x0178, 0x0378], ids=hex)
+def test_bytes_after_the_end_are_against_the_format(suite: int) -> None:
+    assert reason_of(Writer([KEY], suite).write(b"text") + b"\0") == Reason.MESSAGE_MALFORMED
 
 
 @given(st.binary(max_size=200))
