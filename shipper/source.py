@@ -96,7 +96,7 @@ class Source(ABC, Generic[S]):
 
     Settings: ClassVar[type[SourceSettings]] = SourceSettings
     #: How many partitions are read at the same time; ``None``: all of them.
-    max_readers: ClassVar[int | None] = None
+    max_readers: int | None = None
 
     def __init__(self, name: str, settings: S) -> None:
         self.name = name

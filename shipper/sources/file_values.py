@@ -30,6 +30,7 @@ MAX_DEPTH: Final = 1000
 LOOK_BACK: Final = 16
 
 _SPACE = b" \t\r\n"
+_BOM = b"\xef\xbb\xbf"
 _STRING = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _SCALAR = rb"[-+.0-9A-Za-z]++"
 _WS = rb"[ \t\r\n]*+"
@@ -62,6 +63,13 @@ _OPEN, _CLOSE, _COMMA, _COLON, _TEXT, _WORD = range(1, 7)
 _VALUE, _FIRST_VALUE, _KEY, _FIRST_KEY, _AFTER_KEY, _AFTER_VALUE = range(6)
 
 
+def may_begin(before: bytes, here: bytes) -> bool:
+    """Whether a value may begin at ``here``, given up to ``LOOK_BACK`` bytes on either side."""
+    if not here or here[:1] in b" \t\r\n":
+        return False
+    return not before or before[-1:] in b" \t\r\n}]" or before.endswith(_BOM) or _object_at(here) is not None
+
+
 class Splitter:
     """Splits the content of one file into records, block by block; ``arrived`` is given to each (nanoseconds)."""
 
@@ -85,14 +93,17 @@ class Splitter:
         rest = lines.pop()
         for line in lines:
             length = len(line)
+            last = length - 1
             if (
                 resume <= start
                 and line[:1] == b"{"
                 and line[-1:] == b"}"
+                # The first three closing braces are looked at one by one: the pattern takes longer.
                 and (
-                    (brace := line.find(b"}")) == length - 1
-                    or (line[brace + 1] in b",}]" and line.find(b"}", brace + 1) == length - 1)
-                    or not _joined(line, brace)
+                    (brace := line.find(b"}")) == last
+                    or (line[brace + 1] in b",}]" and (brace := line.find(b"}", brace + 1)) == last)
+                    or (line[brace + 1] in b",}]" and line.find(b"}", brace + 1) == last)
+                    or not _joined(line)
                 )
                 and length <= limit
             ):
