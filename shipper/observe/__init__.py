@@ -1,0 +1,1 @@
+"""What a running shipper shows of itself: metrics, health over HTTP, logs."""
