@@ -54,10 +54,10 @@ def output_class(name: str) -> type[Output[Any]]:
     plugin_manager.add_hookspecs(OutputHooks)
     try:
         plugin_manager.register(point.load())
+        found = plugin_manager.hook.shipper_output()
     except Exception as error:
         message = f'the output plugin "{name}" of {_package(point)} cannot be imported: {error!r}'
         raise ConfigurationError(Problem(message, mend=f"mend or reinstall {_package(point)}")) from error
-    found = plugin_manager.hook.shipper_output()
     if not (isinstance(found, type) and issubclass(found, Output)):
         message = f"{point.value} of {_package(point)} has no hook shipper_output that returns an Output class"
         raise ConfigurationError(Problem(message, mend="see docs/writing-an-output.md"))
@@ -66,7 +66,7 @@ def output_class(name: str) -> type[Output[Any]]:
 
 def missing_modules(name: str, plugin: type[Output[Any]]) -> Problem | None:
     """What has to be installed before this output can connect; ``None`` where all is there."""
-    missing = [module for module in plugin.requires if importlib.util.find_spec(module) is None]
+    missing = [module for module in plugin.requires if not _importable(module)]
     if not missing:
         return None
     (point,) = {point.value: point for point in entry_points(group=OUTPUTS) if point.name == name}.values()
@@ -74,6 +74,13 @@ def missing_modules(name: str, plugin: type[Output[Any]]) -> Problem | None:
         f'the output type "{name}" needs {", ".join(missing)}, which this environment lacks',
         mend=f"pip install '{_package(point)}[{name}]'",
     )
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False
 
 
 def _unknown(name: str) -> Problem:

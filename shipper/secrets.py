@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 MAX_FILE_BYTES = 65_536
 #: After a failed renewal the old value is kept, and reading is tried again after this (seconds).
 RETRY_AFTER = 30.0
-CONNECT_ERRORS = ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError")
-CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError")
 
 #: Makes a boto3 client of a service.
 ClientFactory = Callable[[str, "AwsSettings"], Any]
@@ -263,20 +261,16 @@ def _member(text: str, json_key: str, key: str) -> str:
 
 def _held(error: Exception, kind: str, key: str) -> Held:
     """AWS's answer without its message, which repeats the name of what was asked for."""
-    where = _NAMES[kind]
-    response: Any = getattr(error, "response", None)
-    code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else type(error).__name__
-    detail = f"{key}: its {where} cannot be read ({code})"
-    action = "ssm:GetParameter" if kind == "aws-ssm" else "secretsmanager:GetSecretValue"
-    if code in CREDENTIAL_ERRORS or code in ("ExpiredTokenException", "UnrecognizedClientException"):
-        return Held("credentials", detail, "give shipper AWS credentials and a region, by [secrets] or [aws]")
-    if code in ("ResourceNotFoundException", "ParameterNotFound"):
-        return Held("target_not_found", detail, "mend the reference, or the account and region in [secrets]")
-    if code.startswith("AccessDenied"):
-        return Held("access_denied", detail, f"allow {action} on it, and kms:Decrypt on its key")
-    if code in CONNECT_ERRORS:
-        return Held("unreachable", detail, "check the network and [secrets] endpoint_url")
-    return Held("credentials", detail, f"see the AWS documentation of {action}")
+    from shipper import aws  # noqa: PLC0415  # as in _aws_client
+
+    service = "ssm" if kind == "aws-ssm" else "secretsmanager"
+    told = aws.held(error, key, service)
+    missing = aws.code(error) == "ParameterNotFound"
+    return Held(
+        "target_not_found" if missing else told.reason,
+        f"{key}: its {_NAMES[kind]} cannot be read: {aws.code(error)}",
+        "check the reference, and the region and account of [secrets]" if missing else told.mend,
+    )
 
 
 def _aws_client(service: str, settings: AwsSettings) -> Any:
