@@ -23,7 +23,7 @@ Test = Callable[[Event], bool]
 #: Modifiers that say how a text compares; at most one of them. Without any: the whole text.
 _COMPARISONS = ("contains", "startswith", "endswith", "re", "cidr", "gt", "gte", "lt", "lte", "exists")
 _ORDERINGS = ("gt", "gte", "lt", "lte")
-_MODIFIERS = (*_COMPARISONS, "cased", "all")
+MODIFIERS = (*_COMPARISONS, "cased", "all")
 #: Tables inside tables; far beyond what a person writes.
 _MAX_DEPTH = 32
 _MAX_PATTERN = 10_000
@@ -148,9 +148,9 @@ def _condition(key: str, value: Any, cased: bool, path: str) -> tuple[int, Test]
 
 def _comparison(modifiers: list[str], path: str) -> str:
     for modifier in modifiers:
-        if modifier not in _MODIFIERS:
-            near = nearest(modifier, _MODIFIERS)
-            mend = f"did you mean |{near}?" if near else f"the modifiers are {', '.join(_MODIFIERS)}"
+        if modifier not in MODIFIERS:
+            near = nearest(modifier, MODIFIERS)
+            mend = f"did you mean |{near}?" if near else f"the modifiers are {', '.join(MODIFIERS)}"
             raise MatchError(path, f"there is no modifier |{modifier}", mend)
     if len(set(modifiers)) < len(modifiers):
         raise MatchError(path, "a modifier stands twice")

@@ -1,7 +1,9 @@
 """What a match table says about an event."""
 
 import re
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from shipper.event import CATEGORIES, Event
-from shipper.transforms.match import MatchError, compile_match
+from shipper.transforms.match import MODIFIERS, MatchError, compile_match
 
 
 def event(**fields: Any) -> Event:
@@ -440,3 +442,29 @@ def _slow_compare(one: Any, want: Any, modifiers: list[str], cased: bool) -> boo
 @given(TABLES, EVENTS, st.booleans())
 def test_agrees_with_a_slow_reading_of_the_language(table: dict[str, Any], fields: dict[str, Any], cased: bool) -> None:
     assert compile_match(table, cased=cased)(event(**fields)) is slow(table, fields, cased)
+
+
+# The manual
+
+
+def _documented_tables() -> list[tuple[dict[str, Any], bool]]:
+    """Every match table of docs/match.md, and whether it belongs to ``drop``."""
+    text = (Path(__file__).parents[2] / "docs" / "match.md").read_text("utf-8")
+    tables: list[tuple[dict[str, Any], bool]] = []
+    for block in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL):
+        parsed = tomllib.loads(block)
+        for kind in ("transforms", "outputs"):
+            tables += [(table["match"], table["type"] == "drop") for table in parsed.get(kind, {}).values()]
+    return tables
+
+
+def test_every_table_of_the_manual_compiles() -> None:
+    tables = _documented_tables()
+    assert len(tables) >= 4
+    for table, cased in tables:
+        compile_match(table, cased=cased)
+
+
+def test_every_modifier_is_in_the_manual() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "match.md").read_text("utf-8")
+    assert [modifier for modifier in MODIFIERS if f"`{modifier}`" not in text] == []
