@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shipper.event import FIELDS, Event
@@ -111,6 +111,7 @@ def test_labels_and_selections_go_together() -> None:
     assert b"labels" not in written(subject, {"type": "native", "except": ["labels"]}, {"b": "2"})
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(EVENTS)
 def test_native_is_one_line_that_reads_back_as_the_same_event(subject: Event) -> None:
     for labels in (None, {"x": "y"}):
@@ -225,6 +226,7 @@ def test_pretty_makes_terminal_escapes_visible() -> None:
     assert "\\u202e" in line
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(EVENTS)
 def test_pretty_is_printable_whatever_the_event_holds(subject: Event) -> None:
     line = written(subject, "pretty").decode()
