@@ -16,7 +16,7 @@ from shipper.errors import ConfigurationError, Held
 from shipper.settings import KinesisSettings
 from shipper.source import EARLIEST, END, Partition, Position, Read, Start
 from shipper.sources.kinesis import KinesisSource
-from shipper.sources.kinesis_shard import MIN_INTERVAL, PATIENCE, SUB_SEQUENCES
+from shipper.sources.kinesis_shard import PATIENCE, SUB_SEQUENCES
 from shipper.testing.kinesis import FakeKinesis
 from shipper.testing.rds import FakeRds
 
@@ -356,20 +356,21 @@ def test_an_open_shard_is_polled_at_its_tip(server: FakeKinesis, make: Make, clo
     assert list(running) == []
 
 
-@pytest.mark.parametrize("poll_interval", ["1s", "10ms"])
-def test_a_shard_is_never_asked_more_than_five_times_a_second(make: Make, clock: Hands, poll_interval: str) -> None:
-    # A server that enforces the limit, at the tip and behind it.
+def test_a_short_poll_interval_never_exceeds_five_calls_a_second(make: Make, clock: Hands) -> None:
     with FakeKinesis(clock=clock, limits=True) as strict:
-        strict.create_stream(STREAM, max_record_kib=10240)
-        strict.put_many(STREAM, [bytes(MIB + n) for n in range(3)])
-        found = make(endpoint_url=strict.endpoint_url, poll_interval=poll_interval)
+        strict.create_stream(STREAM)
+        found = make(endpoint_url=strict.endpoint_url, poll_interval="10ms")
         found.connect()
-        running = found.read(Partition(FIRST), EARLIEST, threading.Event())
-        for _ in range(30):
-            before = clock.time
-            next(running)
-            assert clock.time - before >= MIN_INTERVAL * 0.999 or before == START
-        assert strict.calls["GetRecords"] <= 40
+        assert len(list(islice(found.read(Partition(FIRST), EARLIEST, threading.Event()), 30))) == 30
+        assert strict.calls["GetRecords"] == 30  # none was refused
+
+
+def test_behind_the_tip_a_shard_is_asked_five_times_a_second(
+    server: FakeKinesis, source: KinesisSource, clock: Hands
+) -> None:
+    server.put_many(STREAM, [bytes(MIB - 36)] * 31)
+    assert len(reads(source)) == 4
+    assert clock.waits == pytest.approx([0.2] * 3)
 
 
 def test_an_expired_iterator_is_renewed_after_the_last_record(server: FakeKinesis, source: KinesisSource) -> None:
@@ -390,6 +391,24 @@ def test_an_iterator_that_expires_before_any_record_begins_where_reading_began(
     server.put(STREAM, b"1")
     assert [record.data for record in next(running).records] == [b"1"]
     assert server.calls["GetShardIterator"] == 2
+
+
+def test_records_that_came_while_an_iterator_at_the_tip_expired_are_read(
+    server: FakeKinesis, source: KinesisSource, clock: Hands
+) -> None:
+    running = source.read(Partition(FIRST), datetime.fromtimestamp(START + 10, UTC), threading.Event())
+    assert next(running).records == []
+    clock.time += 20
+    server.put(STREAM, b"1")
+    clock.time += 300
+    assert [record.data for record in next(running).records] == [b"1"]
+
+
+def test_failures_between_successes_do_not_add_up(server: FakeKinesis, source: KinesisSource, clock: Hands) -> None:
+    running = source.read(Partition(FIRST), EARLIEST, threading.Event())
+    while clock.time < START + 3 * PATIENCE:
+        server.throttle("GetRecords", 1)
+        assert next(running).lag == 0
 
 
 @pytest.mark.parametrize("operation", ["GetRecords", "GetShardIterator"])
