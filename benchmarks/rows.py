@@ -101,13 +101,15 @@ def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
 
 
 def _shipper(row: Row, folder: Path, events: int) -> Run:
-    keys = 'keys = { provider = "static", path = "keys.json" }\n' if (folder / "keys.json").exists() else ""
+    sealed = (folder / "keys.json").exists()
+    decoding = 'keys = { provider = "static", path = "keys.json" }' if sealed else 'decode = "events"'
     (folder / "shipper.toml").write_text(
         f"""
 [sources.input]
 type = "file"
 path = "input.jsonl"
-{keys}
+{decoding}
+
 [outputs.archive]
 type = "file"
 path = "out/{row.output}"
