@@ -123,7 +123,7 @@ def _first_look(data: bytes) -> Shape:
 def _shape(data: bytes) -> Shape:
     """What the record is by the names of its members. Raises ``Undecodable`` where it is no object."""
     try:
-        names = {name for name, _, _ in members(data, object_start(data))}
+        names = {member.name for member in members(data, object_start(data))}
     except NotJson as error:
         raise refusal(data, str(error)) from None
     if "databaseActivityEvents" in names:

@@ -59,7 +59,7 @@ class Ids:
         digest = hash_.hexdigest()
         if self._seen is not None:
             digest = self._distinct(digest, hash_)
-        return f"{nanoseconds // 1_000_000:012x}{digest}"
+        return "%012x" % (nanoseconds // 1_000_000) + digest  # the quickest way: this runs for every event
 
     def _begin(self, instance: str) -> _Hash:
         if len(self._of_instance) >= _KEEP:

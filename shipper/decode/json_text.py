@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
 __all__ = [
+    "Member",
     "NotJson",
     "check",
     "compact",
@@ -21,6 +23,15 @@ __all__ = [
     "object_start",
     "replace_lone_surrogates",
 ]
+
+
+class Member(NamedTuple):
+    """Where a member of an object stands: from ``begin``, its value from ``value`` to ``end``."""
+
+    name: str
+    begin: int
+    value: int
+    end: int
 
 
 class NotJson(ValueError):
@@ -33,7 +44,12 @@ _STRING_AT = re.compile(_STRING, re.DOTALL)
 _NESTING = re.compile(rb"([\[{]++)|([\]}]++)|(" + _STRING + rb')|"', re.DOTALL)
 _SCALAR_AT = re.compile(rb'[^\s,:"{}\[\]]++')
 _SPACE_AT = re.compile(rb"[ \t\r\n]*+")
-_KEY_AT = re.compile(rb"[ \t\r\n]*+(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.DOTALL)
+# A name, and where the value is a string or a scalar, that and what follows it.
+_MEMBER_AT = re.compile(
+    rb"[ \t\r\n]*+(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+"
+    rb"(?:(" + _STRING + rb"|[^\s,:\"{}\[\]]++)[ \t\r\n]*+([,}]))?+",
+    re.DOTALL,
+)
 _AFTER_AT = re.compile(rb"[ \t\r\n]*+([,}\]])")
 _SPACE_OUTSIDE_STRINGS = re.compile(rb"(" + _STRING + rb")|[ \t\r\n]++", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
@@ -57,27 +73,31 @@ def object_start(text: bytes) -> int:
     return at
 
 
-def members(text: bytes, start: int) -> Iterator[tuple[str, bytes, bytes]]:
-    """The members of the object whose ``{`` stands at ``start``: name, its JSON, the value's JSON.
+def members(text: bytes, start: int) -> Iterator[Member]:
+    """The members of the object whose ``{`` stands at ``start``. Values are not checked.
 
-    Values are not checked. Raises ``NotJson`` where the structure breaks, and for anything but white space after the
-    object.
+    Raises ``NotJson`` where the structure breaks, and for anything but white space after the object.
     """
     at = _skip_space(text, start + 1)
     if text[at : at + 1] == b"}":
         _end(text, at + 1)
         return
     while True:
-        key = _KEY_AT.match(text, at)
-        if key is None:
-            raise NotJson("a name was expected")
-        end = _value_end(text, key.end())
-        yield _name(key[1]), key[1], text[key.end() : end]
-        after = _AFTER_AT.match(text, end)
-        if after is None or after[1] == b"]":
-            raise NotJson("a comma or the end of an object was expected")
-        at = after.end()
-        if after[1] == b"}":
+        member = _MEMBER_AT.match(text, at)
+        if member is None:
+            raise NotJson("a member was expected")
+        closing = member[3]
+        if closing is None:
+            end = _value_end(text, member.end())
+            after = _AFTER_AT.match(text, end)
+            if after is None or after[1] == b"]":
+                raise NotJson("a comma or the end of an object was expected")
+            yield Member(_name(member[1]), member.start(1), member.end(), end)
+            at, closing = after.end(), after[1]
+        else:
+            yield Member(_name(member[1]), member.start(1), member.start(2), member.end(2))
+            at = member.end()
+        if closing == b"}":
             _end(text, at)
             return
 
@@ -106,6 +126,8 @@ def elements(text: bytes) -> Iterator[bytes]:
 
 def exceeds_depth(text: bytes, limit: int) -> bool:
     """Whether lists and objects are nested deeper than ``limit``."""
+    if text.count(b"{") + text.count(b"[") <= limit:
+        return False
     depth = 0
     for token in _NESTING.finditer(text):
         kind = token.lastindex

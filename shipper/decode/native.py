@@ -27,6 +27,8 @@ _INTEGERS = ("statement_bytes", "rows", "rows_returned", "client_port", "pid", "
 _TIMES = ("started", "ended", "arrived")
 _ALWAYS = frozenset({"schema_version", "id", "time"})
 _ATTRIBUTES = tuple(FIELDS.values())
+#: What is filled in from the origin: configuration's facts, and where it was read.
+_FILLED = tuple(attribute for attribute in _ATTRIBUTES if attribute not in _ALWAYS | {"labels"})
 
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -81,15 +83,11 @@ class NativeEvents:
 
     def _fill(self, event: Event) -> None:
         reading = self._reading
-        event.source_name = event.source_name or reading.source
-        event.source_partition = event.source_partition or reading.source_partition
-        event.source_position = event.source_position or reading.position
-        event.arrived = event.arrived or reading.arrived
-        for name, value in reading.facts.items():
-            if getattr(event, name) is None:
-                setattr(event, name, value)
-        if reading.labels:
-            event.labels = {**reading.labels, **(event.labels or {})}
+        for attribute in _FILLED:
+            if getattr(event, attribute) is None:
+                setattr(event, attribute, getattr(reading.event, attribute))
+        if reading.event.labels:
+            event.labels = {**reading.event.labels, **(event.labels or {})}
 
 
 def _misfits(event: Event) -> set[str]:
@@ -123,18 +121,17 @@ def _tolerant(data: bytes) -> tuple[Event, bytes, set[str]]:
     sound = replace_lone_surrogates(data)
     try:
         check(sound)
-        found = {name: (key, value) for name, key, value in members(sound, object_start(sound))}
+        found = {member.name: sound[member.value : member.end] for member in members(sound, object_start(sound))}
     except (msgspec.DecodeError, NotJson) as error:
         raise Undecodable(Reason.JSON_MALFORMED, str(error)) from None
     misfits = set(found.keys() - FIELDS.keys())
-    version = found.get("schema_version", (b"", b""))[1]
+    version = found.get("schema_version")
     if version != b"1":
         raise Undecodable(Reason.SHAPE, f"a native event of a schema version other than {SCHEMA_VERSION}")
     event = Event(schema_version=SCHEMA_VERSION, id=_text("id", found), time=_text("time", found))
     for name in FIELDS.keys() & found.keys() - _ALWAYS:
-        key, value = found[name]
         try:
-            one = _decode_event(b'{"schema_version":1,"id":"","time":"",' + key + b":" + value + b"}")
+            one = _decode_event(b'{"schema_version":1,"id":"","time":"","%s":%s}' % (name.encode(), found[name]))
         except msgspec.MsgspecError:
             misfits.add(name)
         else:
@@ -144,9 +141,9 @@ def _tolerant(data: bytes) -> tuple[Event, bytes, set[str]]:
     return event, compact(data), misfits | _misfits(event)
 
 
-def _text(name: str, found: dict[str, tuple[bytes, bytes]]) -> str:
+def _text(name: str, found: dict[str, bytes]) -> str:
     try:
-        return _decode_text(found[name][1])
+        return _decode_text(found[name])
     except (KeyError, msgspec.MsgspecError):
         return ""
 
@@ -160,7 +157,7 @@ def _drop_empty(event: Event) -> None:
 
 def _with_extra(extra: str | None, own: bytes, names: set[str]) -> str:
     """``extra`` with these members of the event added, in its own bytes."""
-    kept = {name: key + b":" + value for name, key, value in members(own, 0) if name in names}
+    kept = {member.name: own[member.begin : member.end] for member in members(own, 0) if member.name in names}
     added = b",".join(kept.values()).decode()
     inner = extra[1:-1] if extra and extra[0] == "{" and extra[-1] == "}" else ""
     return "{" + inner + ("," if inner and added else "") + added + "}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["from_nanoseconds", "timestamp"]
+__all__ = ["from_nanoseconds", "nanoseconds_between", "timestamp"]
 
 #: Without a zone, as what is subtracted from it: offsets are taken off before.
 _EPOCH = datetime(1970, 1, 1)
@@ -33,11 +33,11 @@ def timestamp(text: str) -> tuple[str, int] | None:
 
     Digits beyond the ninth are cut, fewer than six filled up with zeros.
     """
-    second = _seconds.get(text[:19])
-    if second is not None and text[26:] == "+00" and text[19] == ".":
+    second = _seconds.get(text[:20])
+    if second is not None and text[26:] == "+00":
         fraction = text[20:26]
         if fraction.isdigit() and fraction.isascii():
-            return f"{second[0]}.{fraction}Z", second[1] + int(fraction) * 1000
+            return f"{second[0]}{fraction}Z", second[1] + int(fraction) * 1000
     return _parse(text)
 
 
@@ -58,12 +58,12 @@ def _parse(text: str) -> tuple[str, int] | None:
     nanoseconds = base + int(fraction.ljust(9, "0"))
     if not 0 <= nanoseconds <= _LAST:
         return None
-    prefix = moment.isoformat()
-    if text[26:] == "+00":
+    prefix = moment.isoformat() + "."
+    if text[26:] == "+00" and text[19] == ".":
         if len(_seconds) >= _KEEP:
             _seconds.clear()
-        _seconds[text[:19]] = (prefix, base)
-    return f"{prefix}.{fraction}Z", nanoseconds
+        _seconds[text[:20]] = (prefix, base)
+    return f"{prefix}{fraction}Z", nanoseconds
 
 
 def from_nanoseconds(nanoseconds: int) -> str:
@@ -76,3 +76,10 @@ def from_nanoseconds(nanoseconds: int) -> str:
         prefix = _texts[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     microsecond, rest = divmod(fraction, 1000)
     return f"{prefix}.{fraction:09d}Z" if rest else f"{prefix}.{microsecond:06d}Z"
+
+
+def nanoseconds_between(begin: str | None, end: str | None) -> int | None:
+    """How long it is from one time to another; ``None`` where one is missing, or the end lies before the beginning."""
+    first = timestamp(begin) if begin else None
+    last = timestamp(end) if end else None
+    return last[1] - first[1] if first and last and last[1] >= first[1] else None

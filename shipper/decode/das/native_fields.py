@@ -13,7 +13,7 @@ import msgspec
 from shipper.decode.das.activity import Activity, Reading
 from shipper.decode.json_text import compact, exceeds_depth, replace_lone_surrogates
 
-__all__ = ["MAX_DEPTH", "MAX_KEYS", "has_native_fields", "native_fields", "native_name"]
+__all__ = ["MAX_DEPTH", "MAX_KEYS", "native_fields", "native_name"]
 
 MAX_KEYS = 200
 #: Deeper JSON is refused: readers behind us recurse, and msgspec does too (it gives up near 1 000).
@@ -26,11 +26,6 @@ _NAME_LENGTH = 100
 _QUOTE, _LIST, _OBJECT = b'"[{'
 
 _decode_string = msgspec.json.Decoder(str).decode
-
-
-def has_native_fields(activity: Activity) -> bool:
-    """Whether there is anything for ``native_fields``: Aurora's engines have none so far."""
-    return bool(activity.engine_native_audit_fields) or activity.dbid is not None
 
 
 def native_fields(activity: Activity, reading: Reading) -> dict[str, str] | None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import NamedTuple
 
 import msgspec
 
 from shipper.decode import Decoded, Origin, Reason, Refused, Undecodable
 from shipper.decode.das.activity import FIELDS, Activity, Reading
-from shipper.decode.das.engine import EngineNames
+from shipper.decode.das.engine import engine_name, engine_of_version
 from shipper.decode.das.mysql import event as mysql_event
 from shipper.decode.das.native_fields import MAX_DEPTH
 from shipper.decode.das.postgresql import event as postgresql_event
@@ -40,9 +39,10 @@ RECORD_TYPE = "DatabaseActivityMonitoringRecord"
 MAX_EVENTS = 100_000
 #: A longer list is read piece by piece, so that its length is known before it fills the memory.
 _LARGE_BYTES = 4 << 20
+#: Bound of the small caches.
+_KEEP = 256
 
 _HEARTBEAT = "heartbeat"
-_TYPES = (None, "record", "")
 _BARE_HEARTBEAT = b'{"type":"heartbeat"}'
 
 Builder = Callable[[Activity, bytes, Reading], Event]
@@ -73,14 +73,6 @@ class Record(msgspec.Struct, rename="camel", gc=False):
     instance_id: str | None = None
 
 
-class _Seen(NamedTuple):
-    """An event that the typed decode refused: what could be read of it, and what goes to ``extra``."""
-
-    activity: Activity
-    own: bytes
-    extra: list[str]
-
-
 decode_record = msgspec.json.Decoder(Record).decode
 
 
@@ -89,11 +81,14 @@ class Records:
 
     def __init__(self, origin: Origin) -> None:
         self._reading = Reading(origin)
-        self._engines = EngineNames(origin.engine)
+        self._alone = Reading(origin)
+        self._alone.identify(None, None, several=False)
+        self._configured_engine = origin.engine or None
+        self._engines: dict[str | None, tuple[str | None, Builder]] = {}
         self._frames: dict[tuple[str | None, str | None], bytes] = {}
 
     def record(self, data: bytes, position: str, arrived: int, version: str) -> Decoded:
-        """All events of a decrypted record; ``version``, the envelope's, hints at the engine. Raises ``Undecodable``."""
+        """All events of a decrypted record; the envelope's version hints at the engine. Raises ``Undecodable``."""
         record = self._split(data)
         if record.type is not None and record.type != RECORD_TYPE:
             raise Undecodable(Reason.SHAPE, f"the record's type is not {RECORD_TYPE}")
@@ -103,68 +98,88 @@ class Records:
         reading = self._reading
         reading.begin(position, arrived)
         reading.identify(record.cluster_id, record.instance_id, several=len(raws) > 1)
-        decoded = Decoded(events=[], raw=[], refused=[], frame=self._frame(record), instance=reading.instance_id or "")
+        decoded = Decoded(
+            events=[], raw=[], refused=[], frame=self._frame(record), instance=reading.event.instance_id or ""
+        )
         for ordinal, raw in enumerate(raws):
-            self._one(bytes(raw), ordinal, version, decoded, bare=False)
+            element = bytes(raw)
+            if element == _BARE_HEARTBEAT:
+                decoded.heartbeats += 1
+                continue
+            try:
+                self._event(element, reading, decoded, version, bare=False)
+            except Undecodable as error:
+                decoded.refused.append(Refused(ordinal, error.reason, error.detail))
         return decoded
 
     def bare(self, data: bytes, position: str, arrived: int) -> Decoded:
         """An event that stands for itself, as in Oracle's documentation. Raises ``Undecodable`` where it is none."""
-        reading = self._reading
+        reading = self._alone
         reading.begin(position, arrived)
-        reading.identify(None, None, several=False)
-        decoded = Decoded(events=[], raw=[], refused=[], instance=reading.instance_id or "")
-        self._one(data, None, "", decoded, bare=True)
-        if decoded.refused:
-            raise Undecodable(decoded.refused[0].reason, decoded.refused[0].detail)
+        decoded = Decoded(events=[], raw=[], refused=[], instance=reading.event.instance_id or "")
+        self._event(data, reading, decoded, "", bare=True)
         return decoded
 
-    def _one(self, raw: bytes, ordinal: int | None, version: str, decoded: Decoded, *, bare: bool) -> None:
-        if raw == _BARE_HEARTBEAT:
-            decoded.heartbeats += 1
-            return
-        extra: list[str] = []
+    def _event(self, raw: bytes, reading: Reading, decoded: Decoded, version: str, *, bare: bool) -> None:
+        """Adds what one element of a record is. Raises ``Undecodable``."""
         try:
-            try:
-                activity = _decode_activity(raw)
-                own = _format(raw, indent=-1)
-            except _UNREADABLE:
-                activity, own, extra = _tolerant(raw)
-            if activity.type == _HEARTBEAT:
+            activity = _decode_activity(raw)
+            if activity.type != "record" and not _is_record(activity, reading):
                 decoded.heartbeats += 1
                 return
-            if activity.type not in _TYPES:
-                extra.append("type")
-            if bare:
-                _check_bare(activity)
-            else:
-                _check_listed(activity)
-            event = self._event(activity, own, extra, version)
-        except Undecodable as error:
-            decoded.refused.append(Refused(ordinal, error.reason, error.detail))
-            return
+            if activity.command is None or activity.log_time is None:
+                _check_shape(activity, bare)
+            own = _format(raw, indent=-1)
+            reading.engine, build = self._engines.get(activity.server_type) or self._engine(activity, version)
+            event = build(activity, own, reading)
+        except _UNREADABLE:
+            tolerated = self._tolerant(raw, reading, version, bare)
+            if tolerated is None:
+                decoded.heartbeats += 1
+                return
+            event, own = tolerated
+        else:
+            if reading.misfits:
+                event.extra = _extra(own, reading.misfits)
+                reading.misfits = []
+        if event.category == "authentication" and event.statement is not None:
+            _move_login_message(event)
         decoded.events.append(event)
         decoded.raw.append(own)
 
-    def _event(self, activity: Activity, own: bytes, extra: list[str], version: str) -> Event:
-        reading = self._reading
-        reading.tags = None
-        reading.misfits = extra
-        reading.engine = engine = self._engines.of(activity, version)
-        build = _BUILDERS.get(engine, unknown_event)
+    def _tolerant(self, raw: bytes, reading: Reading, version: str, bare: bool) -> tuple[Event, bytes] | None:
+        """The same for an event that the typed decode refuses; ``None`` for a heartbeat."""
+        reading.misfits = []
+        activity, own, unfit = _read_around(raw)
+        reading.misfits = unfit
+        if not _is_record(activity, reading):
+            reading.misfits = []
+            return None
         try:
+            _check_shape(activity, bare)
+            reading.engine, build = self._engine(activity, version)
             event = build(activity, own, reading)
-        except _UNREADABLE:  # a native value: msgspec leaves those as they are
-            seen = _tolerant(own)
-            reading.tags = None
-            reading.misfits = extra = [*extra, *seen.extra]
-            event = build(seen.activity, own, reading)
-        if reading.misfits:
-            event.extra = _extra(own, reading.misfits)
-        for name, value in reading.rare_facts.items():
-            if getattr(event, name) is None:
-                setattr(event, name, value)
-        return event
+            if reading.misfits:
+                event.extra = _extra(own, reading.misfits)
+        finally:
+            reading.misfits = []
+        return event, own
+
+    def _engine(self, activity: Activity, version: str) -> tuple[str | None, Builder]:
+        named = engine_name(activity.server_type)
+        engine = (
+            named
+            or engine_name(activity.db_protocol)
+            or engine_name(activity.service_name)
+            or self._configured_engine
+            or engine_of_version(version)
+        )
+        found = (engine, _BUILDERS.get(engine, unknown_event))
+        if named is not None:
+            if len(self._engines) >= _KEEP:
+                self._engines.clear()
+            self._engines[activity.server_type] = found
+        return found
 
     def _split(self, data: bytes) -> Record:
         if len(data) <= _LARGE_BYTES:
@@ -181,7 +196,7 @@ class Records:
         key = (record.cluster_id, record.instance_id)
         frame = self._frames.get(key)
         if frame is None:
-            if len(self._frames) >= 256:
+            if len(self._frames) >= _KEEP:
                 self._frames.clear()
             names = {"type": RECORD_TYPE, "clusterId": record.cluster_id, "instanceId": record.instance_id}
             present = {name: value for name, value in names.items() if value is not None}
@@ -206,7 +221,7 @@ def refusal(data: bytes, detail: str) -> Undecodable:
 
 def _split_damaged(data: bytes) -> Record:
     """What typed decoding does, for a record of which some part cannot be decoded."""
-    found = {name: value for name, _, value in members(data, object_start(data))}
+    found = {member.name: data[member.value : member.end] for member in members(data, object_start(data))}
     listed = found.get("databaseActivityEventList", b"null")
     if not listed.startswith(b"["):
         raise Undecodable(Reason.SHAPE, "databaseActivityEventList is not a list")
@@ -234,20 +249,40 @@ def _too_many() -> Undecodable:
     return Undecodable(Reason.TOO_LARGE, f"more than {MAX_EVENTS} events in one record")
 
 
-def _check_listed(activity: Activity) -> None:
-    if activity.command is None and activity.class_ is None and activity.log_time is None:
+def _is_record(activity: Activity, reading: Reading) -> bool:
+    """Whether it is an activity and no heartbeat. A type that nobody knows is shipped as an activity."""
+    if activity.type == _HEARTBEAT:
+        return False
+    if activity.type and activity.type != "record":
+        reading.misfits.append("type")
+    return True
+
+
+def _check_shape(activity: Activity, bare: bool) -> None:
+    if bare:
+        if activity.command is None or (activity.log_time is None and activity.db_user_name is None):
+            raise Undecodable(Reason.SHAPE, "neither an activity stream's record nor one of its events")
+    elif activity.command is None and activity.class_ is None and activity.log_time is None:
         raise Undecodable(Reason.SHAPE, "an event without command, class and logTime")
 
 
-def _check_bare(activity: Activity) -> None:
-    if activity.command is None or (activity.log_time is None and activity.db_user_name is None):
-        raise Undecodable(Reason.SHAPE, "neither an activity stream's record nor one of its events")
+def _move_login_message(event: Event) -> None:
+    """A login carries a message where other activities carry SQL: its error where it failed, else a native value."""
+    assert event.statement is not None
+    if event.outcome != "failure":
+        event.native = {**(event.native or {}), "login_message": event.statement}
+    elif event.error is None:
+        event.error = event.statement
+    event.statement = None
 
 
-def _tolerant(raw: bytes) -> _Seen:
-    """Reads an event around what does not fit. Raises ``Undecodable`` where it is not one sound JSON object."""
+def _read_around(raw: bytes) -> tuple[Activity, bytes, list[str]]:
+    """What an event says in the fields that are known and fit, its compact JSON, and the names of the other fields.
+
+    Raises ``Undecodable`` where it is not one sound JSON object.
+    """
     try:
-        start = object_start(raw)
+        object_start(raw)
     except NotJson as error:
         raise refusal(raw, "an event that is not an object") from error
     try:
@@ -258,23 +293,24 @@ def _tolerant(raw: bytes) -> _Seen:
         raise Undecodable(Reason.JSON_DEPTH, f"nested deeper than {MAX_DEPTH}")
     sound = replace_lone_surrogates(raw)
     try:
-        check(sound)
+        sound = _format(sound, indent=-1)
     except msgspec.DecodeError as error:
         raise Undecodable(Reason.JSON_MALFORMED, str(error)) from None
+    own = compact(raw) if b"\\u" in raw else sound
     known: dict[str, bytes] = {}
-    extra: list[str] = []
-    for name, key, value in members(sound, start):
-        if name in FIELDS:
-            known[name] = key + b":" + value
+    unfit: list[str] = []
+    for member in members(sound, 0):
+        if member.name in FIELDS:
+            known[member.name] = sound[member.begin : member.end]
         else:
-            extra.append(name)
+            unfit.append(member.name)
     try:
         activity = _decode_activity(_joined(known.values()))
     except msgspec.MsgspecError:
         fitting = {name: member for name, member in known.items() if _fits(member)}
-        extra += known.keys() - fitting.keys()
+        unfit += known.keys() - fitting.keys()
         activity = _decode_activity(_joined(fitting.values()))
-    return _Seen(activity, compact(raw), extra)
+    return activity, own, unfit
 
 
 def _fits(member: bytes) -> bool:
@@ -292,5 +328,5 @@ def _joined(parts: Iterable[bytes]) -> bytes:
 def _extra(own: bytes, names: Iterable[str]) -> str:
     """The JSON of these members of an event, in their order and in the engine's own bytes; the last of equal names."""
     wanted = frozenset(names)
-    kept = {name: key + b":" + value for name, key, value in members(own, 0) if name in wanted}
+    kept = {member.name: own[member.begin : member.end] for member in members(own, 0) if member.name in wanted}
     return _joined(kept.values()).decode()

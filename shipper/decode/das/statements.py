@@ -51,6 +51,9 @@ _AFTER_EXPRESSIONS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE
 
 def unescape(statement: str) -> str:
     r"""The statement as it was sent: MySQL's audit trail puts a backslash before quotes, and ``\n`` for a new line."""
+    plain = statement.replace("\\'", "'")
+    if "\\" not in plain:  # every backslash stood before a quote
+        return plain
     return _ESCAPED.sub(lambda escape: _UNESCAPED[escape[1]], statement)
 
 
