@@ -20,6 +20,7 @@ READ_TIMEOUT = 10.0
 ATTEMPTS = 2
 
 _ROLE_SESSION = "shipper"
+_MAX_WORDS = 500
 
 # Error codes, from the "Common Errors" pages of the services and their operations' own lists.
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "KMSAccessDeniedException"}
@@ -111,8 +112,9 @@ def client(service: str, settings: AwsSettings, *, max_connections: int = 64, at
 def errors() -> tuple[type[Exception], ...]:
     """What a call of a client raises, for an ``except`` clause."""
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
-    return BotoCoreError, ClientError
+    return BotoCoreError, ClientError, ResponseParserError
 
 
 def code(error: Exception) -> str:
@@ -134,8 +136,9 @@ def transient(error: Exception) -> bool:
         ConnectionError as BotocoreConnectionError,
     )
     from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
-    if isinstance(error, (BotocoreConnectionError, HTTPClientError, IncompleteReadError)):
+    if isinstance(error, (BotocoreConnectionError, HTTPClientError, IncompleteReadError, ResponseParserError)):
         return True
     return code(error) in _THROTTLED | _PASSING or _status(error) >= 500
 
@@ -221,8 +224,8 @@ def _status(error: Exception) -> int:
 def _words(error: Exception) -> str:
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
-        return str(error)
-    message = str(response.get("Error", {}).get("Message", ""))
+        return str(error)[:_MAX_WORDS]
+    message = str(response.get("Error", {}).get("Message", ""))[:_MAX_WORDS]  # a proxy answers whole pages
     return f"{code(error)}: {message}" if message else code(error)
 
 

@@ -15,7 +15,7 @@ from shipper.errors import ConfigurationError, Held, Problem
 from shipper.settings import KinesisSettings
 from shipper.source import Check, Partition, Position, Read, Source, Start, StopSignal
 from shipper.sources.kinesis_names import Named, resolve
-from shipper.sources.kinesis_replies import get_records, parse_replies
+from shipper.sources.kinesis_replies import call_errors, get_records, held, member, parse_replies, transient
 from shipper.sources.kinesis_shard import SUB_SEQUENCES, Access, ShardReader
 
 #: One thread per shard reads at the same time; a connection costs nothing until it is used.
@@ -23,6 +23,7 @@ _CONNECTIONS = 512
 #: ListShards page of the API Reference: at most so many shards a page.
 _PAGE = 1000
 _ATTEMPTS = 4
+_SUMMARY = "StreamDescriptionSummary"
 _ONE_OF = ("cluster", "instance", "resource_id", "stream")
 
 
@@ -118,8 +119,8 @@ class KinesisSource(Source[KinesisSettings]):
         )
         try:
             yield from ShardReader(access, partition.id, begin, stop).reads()
-        except Held as held:
-            self._note(held)
+        except Held as refused:
+            self._note(refused)
             raise
 
     def check(self) -> Iterator[Check]:
@@ -130,10 +131,11 @@ class KinesisSource(Source[KinesisSettings]):
             yield Check(f"stream {stream.named.stream}", True, f"{stream.arn}, kept for {stream.retention / 3600:g} h")
             shards = self._list_shards()
             yield Check("kinesis:ListShards", True, f"{len(shards)} shards")
-            self._try_reading(shards[0]["ShardId"])
-            yield Check("kinesis:GetShardIterator, kinesis:GetRecords", True, shards[0]["ShardId"])
-        except Held as held:
-            yield Check(self._component, False, held.detail, held.mend)
+            for shard in shards[:1]:
+                self._try_reading(shard["ShardId"])
+                yield Check("kinesis:GetShardIterator, kinesis:GetRecords", True, shard["ShardId"])
+        except Held as refused:
+            yield Check(self._component, False, refused.detail, refused.mend)
 
     def reference(self, position: int) -> str:
         """``SEQUENCE``, or ``SEQUENCE.NUMBER`` of a user record in an aggregated one (from 1)."""
@@ -180,30 +182,30 @@ class KinesisSource(Source[KinesisSettings]):
                     old.close()
             return self._client
 
-    def _note(self, held: Held) -> None:
-        if held.reason == "credentials":
+    def _note(self, refused: Held) -> None:
+        if refused.reason == "credentials":
             self._renew = True
 
-    def _call(self, method: str, **request: Any) -> dict[str, Any]:
+    def _call(self, method: str, wanted: str, **request: Any) -> dict[str, Any]:
         """A call of the control plane, whose limits the whole account shares: throttling is no news."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 reply: dict[str, Any] = getattr(self._kinesis(), method)(**request)
+                member(reply, wanted)
                 break
-            except aws.errors() as error:
-                if attempt == _ATTEMPTS or not aws.transient(error):
+            except call_errors() as error:
+                if attempt == _ATTEMPTS or not transient(error):
                     raise self._held(error) from error
                 self._clock.wait(self._closing, self._random.uniform(0, 2.0**attempt / 2))
         return reply
 
     def _held(self, error: Exception) -> Held:
-        resource = self._stream.arn if self._stream else "*"
-        held = aws.held(error, self._component, "kinesis", resource=resource, not_found="stream_not_found")
-        self._note(held)
-        return held
+        found = held(error, self._component, self._stream.arn if self._stream else "*")
+        self._note(found)
+        return found
 
     def _describe(self, named: Named) -> _Stream:
-        summary = self._call("describe_stream_summary", StreamName=named.stream)["StreamDescriptionSummary"]
+        summary = self._call("describe_stream_summary", _SUMMARY, StreamName=named.stream)[_SUMMARY]
         status = summary["StreamStatus"]
         if status in {"CREATING", "DELETING"}:
             raise Held(
@@ -232,17 +234,19 @@ class KinesisSource(Source[KinesisSettings]):
         return any(shard["ShardId"] == shard_id for shard in self._list_shards())
 
     def _list_shards(self) -> list[dict[str, Any]]:
-        reply = self._call("list_shards", StreamARN=self._connected().arn, MaxResults=_PAGE)
+        reply = self._call("list_shards", "Shards", StreamARN=self._connected().arn, MaxResults=_PAGE)
         shards: list[dict[str, Any]] = reply["Shards"]
         while "NextToken" in reply:  # which stands for the stream: AWS refuses both together
-            reply = self._call("list_shards", NextToken=reply["NextToken"], MaxResults=_PAGE)
+            reply = self._call("list_shards", "Shards", NextToken=reply["NextToken"], MaxResults=_PAGE)
             shards += reply["Shards"]
         return shards
 
     def _try_reading(self, shard_id: str) -> None:
-        arn = self._connected().arn
-        iterator = self._call("get_shard_iterator", StreamARN=arn, ShardId=shard_id, ShardIteratorType="TRIM_HORIZON")
+        at: dict[str, Any] = {"StreamARN": self._connected().arn}
+        found = self._call(
+            "get_shard_iterator", "ShardIterator", ShardId=shard_id, ShardIteratorType="TRIM_HORIZON", **at
+        )
         try:
-            get_records(self._kinesis(), StreamARN=arn, ShardIterator=iterator["ShardIterator"], Limit=1)
-        except aws.errors() as error:
+            get_records(self._kinesis(), ShardIterator=found["ShardIterator"], Limit=1, **at)
+        except call_errors() as error:
             raise self._held(error) from error

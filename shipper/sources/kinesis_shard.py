@@ -8,14 +8,20 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-import msgspec
-
 from shipper import aws
 from shipper.clock import Clock
 from shipper.decode.aggregation import user_records
 from shipper.errors import Held
 from shipper.source import END, Position, Read, Record, Start, StopSignal
-from shipper.sources.kinesis_replies import KinesisRecord, Reply, get_records
+from shipper.sources.kinesis_replies import (
+    KinesisRecord,
+    Reply,
+    call_errors,
+    get_records,
+    held,
+    member,
+    transient,
+)
 
 #: ``Record.position`` is the sequence number times this, plus the number of the user record: from 1 in an aggregate, 0
 #: for a plain record, so that a position tells which of the two its record was. A 10 MiB record holds fewer.
@@ -68,7 +74,7 @@ class ShardReader:
         """Every reply as one read, empty ones too. Raises ``Held``."""
         iterator: str | None = None
         clock = self._access.clock
-        failures: tuple[type[Exception], ...] = (*aws.errors(), msgspec.MsgspecError)
+        failures = call_errors()
         while not self._stop.is_set():
             self._called = clock.monotonic()
             try:
@@ -106,7 +112,7 @@ class ShardReader:
         else:
             request = {"ShardIteratorType": "TRIM_HORIZON"}
         reply = self._access.client().get_shard_iterator(StreamARN=self._access.arn, ShardId=self._shard_id, **request)
-        return str(reply["ShardIterator"])
+        return str(member(reply, "ShardIterator"))
 
     def _after(self, error: Exception, iterator: str | None) -> str | None:
         """The iterator to go on with after an error, once it is time to. Raises ``Held`` where there is no going on."""
@@ -127,7 +133,7 @@ class ShardReader:
                 # is the tip that we want, without what arrives too early.
                 self._future = True
                 return None
-        if not (aws.transient(error) or isinstance(error, msgspec.MsgspecError)):
+        if not transient(error):
             raise self._held(error)
         self._back_off(error)
         return iterator
@@ -144,12 +150,7 @@ class ShardReader:
         clock.wait(self._stop, self._access.random.uniform(0, bound))
 
     def _held(self, error: Exception) -> Held:
-        component = f"{self._access.component}: {self._shard_id}"
-        if isinstance(error, msgspec.MsgspecError):
-            return Held(
-                "unreachable", f"{component}: GetRecords answered no JSON of its own", "check endpoint_url, proxy"
-            )
-        return aws.held(error, component, "kinesis", resource=self._access.arn, not_found="stream_not_found")
+        return held(error, f"{self._access.component}: {self._shard_id}", self._access.arn)
 
     def _read(self, reply: Reply) -> Read:
         records: list[Record] = []

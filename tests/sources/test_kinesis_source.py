@@ -469,7 +469,27 @@ def test_an_answer_that_is_none_is_held_as_unreachable(
     monkeypatch.setattr(server, "_reply", lambda *_: b"<html>a proxy's page</html>")
     failure = held(source)
     assert failure.reason == "unreachable"
-    assert "no JSON" in failure.detail
+    assert "this is not Kinesis: GetRecords answered something else" in failure.detail
+
+
+def test_another_program_at_the_endpoint_is_held_as_unreachable(
+    server: FakeKinesis, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = make()
+    monkeypatch.setattr(server, "answer", lambda *_: (200, "text/html", b"<html>welcome</html>"))
+    with pytest.raises(Held, match="this is not Kinesis") as caught:
+        found.connect()
+    assert caught.value.reason == "unreachable"
+
+
+def test_another_program_in_place_of_rds_is_held_as_unreachable(
+    server: FakeKinesis, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeRds() as rds:
+        monkeypatch.setattr(rds, "answer", lambda *_: (200, "text/html", b"{}"))
+        with pytest.raises(Held) as caught:
+            make(cluster="c", endpoint_url={"kinesis": server.endpoint_url, "rds": rds.endpoint_url}).connect()
+    assert caught.value.reason == "unreachable"
 
 
 @pytest.mark.parametrize(
