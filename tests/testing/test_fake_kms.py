@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,6 +149,16 @@ def test_a_paused_call_is_counted_and_answered_when_the_pause_ends(server: FakeK
         assert opened == []
     thread.join(10)
     assert len(opened) == 1
+
+
+def test_latency_delays_every_answer_until_it_is_mended(server: FakeKms, client: Any) -> None:
+    _, blob = server.generate_data_key(server.create_key())
+    server.latency("Decrypt", 0.05)
+    began = time.monotonic()
+    client.decrypt(CiphertextBlob=blob)
+    assert time.monotonic() - began >= 0.05
+    server.mend()
+    assert server._latency == {}
 
 
 def test_waiting_for_calls_that_do_not_come_ends(server: FakeKms) -> None:
