@@ -288,6 +288,8 @@ class _Server(HTTPServer):
             self.finish_request(request, client_address)
         except OSError:
             pass  # the client went away, or ``stop`` cut the connection
+        except Exception:
+            log.exception("a connection ended in an error")
         finally:
             with self._guard:
                 self._connections.pop(request, None)
