@@ -33,8 +33,8 @@ def write_lines(path: Path, events: int) -> None:
                 file.write(msgspec.json.format(event, indent=-1) + b"\n")
 
 
-def write_records(path: Path, keys: Path, *, suite: int, events_per_record: int, records: int) -> None:
-    """Sealed records, one envelope per line, each with ``events_per_record`` events; and the keys file for them."""
+def write_records(path: Path, *, suite: int, events_per_record: int, records: int) -> None:
+    """Sealed records, one envelope per line, each with ``events_per_record`` events."""
     engine, version, frame_length = {
         0x0178: ("aurora-postgresql", "1.1", 4096),
         0x0378: ("aurora-mysql", "1.2", 262_144),
@@ -53,9 +53,13 @@ def write_records(path: Path, keys: Path, *, suite: int, events_per_record: int,
                 )
                 + b"\n"
             )
+
+
+def write_keys(path: Path) -> None:
+    """The keys file for all of them."""
     key, blob = (base64.b64encode(each).decode() for each in (WRAPPING_KEY, KEY_BLOB))
-    keys.write_text(json.dumps({blob: key}))
-    keys.chmod(0o600)
+    path.write_text(json.dumps({blob: key}))
+    path.chmod(0o600)
 
 
 def _plaintexts(engine: str, *, events_per_record: int, events: int | None) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.inputs import write_lines, write_records
+from benchmarks.inputs import write_keys, write_lines, write_records
 from benchmarks.measure import Cost, Run, cost, run
 
 REPOSITORY = Path(__file__).parents[1]
@@ -18,8 +18,8 @@ REPOSITORY = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement. ``prepare(folder, size)`` writes ``input.jsonl`` (and ``keys.json``); ``events`` are those of
-    one unit of ``size``; ``floor`` is a name of ``benchmarks.floors``."""
+    """One measurement. ``prepare(folder, size)`` writes ``input.jsonl``; ``events`` are those of one unit
+    of ``size``; ``floor`` is a name of ``benchmarks.floors``."""
 
     name: str
     floor: str
@@ -54,7 +54,6 @@ def _records(suite: int, events_per_record: int) -> Callable[[Path, int], None]:
     def prepare(folder: Path, size: int) -> None:
         write_records(
             folder / "input.jsonl",
-            folder / "keys.json",
             suite=suite,
             events_per_record=events_per_record,
             records=size,
@@ -88,6 +87,7 @@ def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
         inputs = [Path(name, str(size)) for size in (small, large)]
         for folder, size in zip(inputs, (small, large), strict=True):
             folder.mkdir()
+            write_keys(folder / "keys.json")
             row.prepare(folder, size)
         for _ in range(rounds):
             for index, folder in enumerate(inputs):
@@ -101,14 +101,12 @@ def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
 
 
 def _shipper(row: Row, folder: Path, events: int) -> Run:
-    sealed = (folder / "keys.json").exists()
-    decoding = 'keys = { provider = "static", path = "keys.json" }' if sealed else 'decode = "events"'
     (folder / "shipper.toml").write_text(
         f"""
 [sources.input]
 type = "file"
 path = "input.jsonl"
-{decoding}
+keys = {{ provider = "static", path = "keys.json" }}
 
 [outputs.archive]
 type = "file"

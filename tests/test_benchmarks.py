@@ -1,0 +1,60 @@
+"""The benchmarks measure what they say: the same events on both sides, and a verdict beyond the noise only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.__main__ import moved
+from benchmarks.floors import lines_to_file, lines_to_gzip, records_by_sdk
+from benchmarks.inputs import write_lines, write_records
+from benchmarks.measure import Run, cost
+from benchmarks.rows import ROWS, Row, measure
+from shipper.event import Event
+
+
+def test_the_floor_of_lines_writes_native_events_with_ids_of_their_own(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in", 500)
+    assert lines_to_file(tmp_path / "in", tmp_path / "out") == 500
+    events = [msgspec.json.decode(line, type=Event) for line in (tmp_path / "out").read_bytes().splitlines()]
+    assert len({event.id for event in events}) == 500
+    assert {event.engine for event in events} == {"aurora-mysql"}
+
+
+def test_the_compressed_floor_sees_the_same_events(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in", 500)
+    assert lines_to_gzip(tmp_path / "in", tmp_path / "out") == 500
+
+
+@pytest.mark.parametrize("suite", [0x0178, 0x0378])
+def test_the_floor_of_records_decrypts_every_event(suite: int, tmp_path: Path) -> None:
+    write_records(tmp_path / "in", suite=suite, events_per_record=10, records=20)
+    assert records_by_sdk(tmp_path / "in", tmp_path / "out") == 200
+
+
+def test_starting_costs_nothing_per_event() -> None:
+    small, large = [Run(1.0, 10), Run(1.2, 10)], [Run(2.0, 20), Run(2.2, 30)]
+    found = cost(small, large, (0, 100_000))
+    assert found.per_event == pytest.approx(10.0)
+    assert found.spread == pytest.approx(0.0)
+    assert found.start == pytest.approx(1.1)
+    assert found.rss == 30
+
+
+@pytest.mark.parametrize(
+    ("ratio", "noise", "expected"),
+    [(1.05, 0.01, None), (1.30, 0.40, None), (1.30, 0.05, 0.30), (0.70, 0.05, -0.30)],
+    ids=["little", "noisy", "slower", "faster"],
+)
+def test_a_ratio_has_moved_only_beyond_the_noise(ratio: float, noise: float, expected: float | None) -> None:
+    change = moved({"ratio": ratio, "noise": noise}, {"ratio": 1.0, "noise": 0.02})
+    assert change == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[1], ROWS[-1]], ids=lambda row: row.name)
+def test_a_row_runs_shipper_beside_its_floor(row: Row) -> None:
+    found = measure(row, rounds=1, scale=0.01)
+    assert found.shipper.rss > 0
+    assert found.floor.rss > 0
