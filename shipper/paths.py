@@ -35,6 +35,10 @@ def _template(value: str, info: ValidationInfo) -> str:
     folder = _folder(info)
     if folder is None or Path(value).is_absolute():
         return value
+    # A template that leaves its folder is refused, so that what leads out of this one is resolved here.
+    while value.startswith(("./", "../")):
+        folder = folder.parent if value.startswith("../") else folder
+        value = value.partition("/")[2]
     return str(folder).replace("{", "{{").replace("}", "}}") + f"/{value}"
 
 

@@ -308,7 +308,8 @@ def _texts(value: object) -> Iterator[str]:
 
 def _reads_itself(model: type[BaseModel], name: str, field: FieldInfo) -> bool:
     """Does the field have a reader of its own, like sizes and durations?"""
-    if any(isinstance(entry, BeforeValidator | PlainValidator | WrapValidator) for entry in field.metadata):
+    metadata = (*field.metadata, *_types(field.annotation))
+    if any(isinstance(entry, BeforeValidator | PlainValidator | WrapValidator) for entry in metadata):
         return True
     validators = model.__pydantic_decorators__.field_validators.values()
     return any(name in entry.info.fields and entry.info.mode != "after" for entry in validators)

@@ -134,7 +134,7 @@ def _output(
             compile_match(settings.match)
         except MatchError as error:
             yield _match((*path, "match"), error)
-    yield from _format((*path, "format"), settings.format)
+    yield from _format((*path, "format"), settings.type, settings.format)
     yield from _templates(path, name, plugin, settings)
 
 
@@ -155,7 +155,9 @@ def _match(path: KeyPath, error: MatchError) -> Finding:
     return Finding(path, error.message, error.mend)
 
 
-def _format(path: KeyPath, settings: FormatSettings) -> Iterator[Finding]:
+def _format(path: KeyPath, type_: str, settings: FormatSettings) -> Iterator[Finding]:
+    if settings.type == "pretty" and type_ != "console":
+        yield Finding(path, "pretty is for people who look at a console", 'write "native" or "raw"')
     if settings.only is not None and settings.except_ is not None:
         yield Finding(path, "only and except exclude each other", "keep one of them")
     for key, names in (("only", settings.only), ("except", settings.except_)):

@@ -17,6 +17,7 @@ from shipper.output import AwsSettings, NetworkSettings, Output, Report, Target,
 from shipper.paths import LocalTemplate
 from shipper.secrets import Secret
 from shipper.settings import Table
+from shipper.units import Size
 from pydantic import field_validator
 
 
@@ -33,6 +34,7 @@ class Settings(NetworkSettings, AwsSettings):
     header: str | None = None
     path: LocalTemplate | None = None
     ratio: float = 1.0
+    limit: Size | None = None
     hosts: tuple[str, ...] = ()
     mode: str = "fine"
 

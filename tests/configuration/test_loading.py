@@ -252,6 +252,10 @@ def test_a_start_may_be_a_time_as_toml_or_as_text(load: Load, start: str) -> Non
     assert begin.timestamp() == 1769860800
 
 
+def test_a_size_that_may_be_absent_is_still_a_size(load: Load) -> None:
+    assert _sink(load(BASE + "limit = '8MB'\n")).limit == 8_000_000
+
+
 def test_nothing_of_a_loaded_configuration_can_be_changed(load: Load) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(BASE).server.listen = ""  # type: ignore[misc]  # mypy knows it too

@@ -65,6 +65,7 @@ IN_AN_OUTPUT = {
     'format = { only = ["usr"] }': f"6: outputs.siem.format.only[0]: an event has no field 'usr'; {FIELD_HINT}",
     'format = { except = ["native.pid"] }': "6: outputs.siem.format.except[0]: only whole fields can be chosen; "
     'write "native"',
+    'format = "pretty"': '6: outputs.siem.format: pretty is for people who look at a console; write "native" or "raw"',
     'sources = ["order"]': '6: outputs.siem.sources[0]: [sources.order] does not exist; did you mean "orders"?',
     'sources = "orders"': '6: outputs.siem.sources: found "orders", a list is needed',
     'transforms = ["quiet"]': "6: outputs.siem.transforms[0]: [transforms.quiet] does not exist; "
