@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from shipper.aws import client
 from shipper.clock import Clock
@@ -13,15 +15,20 @@ from shipper.decode.das.kms import KmsUnwrap
 from shipper.observe.metrics import Metrics
 from shipper.settings import FileSourceSettings, KeysSettings, KinesisSettings, SourceSettings
 
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
 
-def key_resolver(settings: SourceSettings, clock: Clock, metrics: Metrics) -> KeyResolver:
-    """Makes it without asking anybody: credentials that are missing hold the source when the first key is needed."""
+
+def key_resolver(settings: SourceSettings, clock: Clock, metrics: Metrics, closing: ExitStack) -> KeyResolver:
+    """Makes it without asking anybody: credentials that are missing hold the source when the first key is needed.
+    ``closing`` ends its connections."""
     assert isinstance(settings, KinesisSettings | FileSourceSettings)
     keys = settings.keys
     if keys.provider == "static":
         assert keys.path is not None
         return KeysFile(keys.path)
     kms = _Kms(keys)
+    closing.callback(kms.close)
     data_keys = DataKeys(kms, max_entries=keys.max_entries, ttl=keys.ttl, clock=clock)
     metrics.watch_kms(kms.requests)
     metrics.watch_data_keys(lambda: (data_keys.hits, data_keys.misses))
@@ -34,7 +41,13 @@ class _Kms:
     def __init__(self, settings: KeysSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._client: KMSClient | None = None
         self._unwrap: KmsUnwrap | None = None
+
+    def close(self) -> None:
+        """Ends the connections to KMS."""
+        if self._client is not None:
+            self._client.close()
 
     def requests(self) -> Mapping[str, int]:
         """Requests so far, by result."""
@@ -43,5 +56,6 @@ class _Kms:
     def unwrap(self, blob: bytes, resource_id: str | None) -> bytes:
         with self._lock:
             if self._unwrap is None:
-                self._unwrap = KmsUnwrap(client("kms", self._settings))
+                self._client = client("kms", self._settings)
+                self._unwrap = KmsUnwrap(self._client)
         return self._unwrap.unwrap(blob, resource_id)

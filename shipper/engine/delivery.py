@@ -78,6 +78,7 @@ class Delivery:
         self._abandoned = threading.Event()
         self._connecting = threading.Lock()
         self._connected = False
+        self._failing = False
 
     def abandon(self) -> None:
         """Sending stops: no further attempt is made. What is not settled stays behind the position."""
@@ -163,7 +164,18 @@ class Delivery:
             return []
         if again:
             self._metrics.retried(self._lane.name, len(again))
+        self._say(again, report)
         return again
+
+    def _say(self, again: list[int], report: Report) -> None:
+        """Logs the first failure of a row of them, and its end."""
+        if again and not self._failing:
+            first = next(iter(report.failed.values()))
+            what = f"{first.outcome}{f' ({first.detail[:DETAIL]})' if first.detail else ''}"
+            log.warning("%s: %d events were not delivered: %s; they are sent again", self._component, len(again), what)
+        elif self._failing and not again:
+            log.info("%s delivers again", self._component)
+        self._failing = bool(again)
 
     def _send(self, batch: Batch) -> Report:
         """Calls the plugin. Whatever it raises becomes a report, but for ``Held``."""

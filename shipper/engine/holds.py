@@ -58,6 +58,11 @@ class Holds:
         if known is not None and not still:
             log.info("%s goes on; it was held (%s)", component, known.reason)
 
+    def release_all(self, component: str) -> None:
+        """The component begins anew: none of its parts is held any more."""
+        for part in [part for name, part in list(self._held) if name == component]:
+            self.release(component, part)
+
     def current(self) -> list[Hold]:
         """What is held now, one line per component and reason."""
         with self._lock:

@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,8 +88,11 @@ class Pipeline:
         self._holds = Holds(self._randomness)
         self._threads = Threads(self._clock, self._on_death)
         self._stop = threading.Event()
-        self._stop_reading = threading.Event()
         self._phase = "starting"
+        self._error: BaseException | None = None
+        self._closing = ExitStack()
+        self._server: HttpServer | None = None
+        self._claimed: dict[str, str] = {}
         self._lanes: list[Lane] = []
         self._sources: list[SourceLine] = []
         self._senders: list[threading.Thread] = []
@@ -97,6 +101,11 @@ class Pipeline:
         self.metrics.watch_disk(configuration.state.path.parent)
         for name in configuration.sources:
             self.metrics.add_source(name)
+
+    @property
+    def url(self) -> str | None:
+        """Where health and metrics are answered; ``None`` before the start and where there is no server."""
+        return self._server.url if self._server else None
 
     @property
     def stopping(self) -> bool:
@@ -122,9 +131,8 @@ class Pipeline:
             try:
                 writer = Writer(connection, self._clock)
                 writing = self._threads.start("state", writer.run)
-                server = (
-                    HttpServer(configuration.server.listen, self.metrics, self) if configuration.server.listen else None
-                )
+                if configuration.server.listen:
+                    self._server = HttpServer(configuration.server.listen, self.metrics, self)
                 try:
                     self._start(outputs, writer, letters)
                     self._phase = "running"
@@ -132,15 +140,17 @@ class Pipeline:
                     self._phase = "draining"
                     self._drain()
                 finally:
-                    self._stop_reading.set()
+                    for line in self._sources:
+                        line.stop()
                     for lane in self._lanes:
                         lane.stop()
                     writer.close()
                     writing.join()
                     for output in outputs:
                         output.close()
-                    if server is not None:
-                        server.close()
+                    self._closing.close()
+                    if self._server is not None:
+                        self._server.close()
                 return self._result(before, positions.books(connection), in_time)
             finally:
                 connection.close()
@@ -189,8 +199,9 @@ class Pipeline:
     ) -> SourceLine:
         configuration = self._configuration
         source: Source[Any] = source_class(settings.type)(name, settings)
+        self._closing.callback(source.close)
         lanes = [lane for lane in self._lanes if lane.settings.sources is None or name in lane.settings.sources]
-        keys = key_resolver(settings, self._clock, self.metrics)
+        keys = key_resolver(settings, self._clock, self.metrics, self._closing)
         labels = {**configuration.labels, **settings.labels}
 
         def origin(source: Source[Any], partition: str) -> Origin:
@@ -205,6 +216,7 @@ class Pipeline:
             Routes(configuration, {lane.name: lane.output.values() for lane in lanes}),
             decoder,
             origin,
+            self._claim,
             once=self._once,
             threads=self._threads,
             writer=writer,
@@ -212,7 +224,6 @@ class Pipeline:
             holds=self._holds,
             metrics=self.metrics,
             clock=self._clock,
-            stop=self._stop_reading,
         )
 
     # -- running and stopping ----------------------------------------------------------------------------------------
@@ -241,7 +252,8 @@ class Pipeline:
     def _drain(self) -> None:
         timeout = self._configuration.server.drain_timeout
         deadline = self._clock.monotonic() + timeout - min(CLOSING, timeout / 2)
-        self._stop_reading.set()
+        for line in self._sources:
+            line.stop()
         for line in self._sources:
             line.join(deadline)
         for lane in self._lanes:
@@ -256,7 +268,9 @@ class Pipeline:
             sender.join(min(CLOSING, timeout / 2) / 2)
 
     def _result(self, before: Books, books: Books, in_time: bool) -> Result:
-        if self._threads.died is not None:
+        if isinstance(self._error, ShipperError):
+            raise self._error
+        if self._error is not None:
             raise Died(f"engine: {self._threads.died}; what was not settled stays behind the position; see the log")
         owed = {lane.name: sum(lane.owed()) for lane in self._lanes if any(lane.owed())}
         held = self._holds.current()
@@ -269,8 +283,16 @@ class Pipeline:
         kept = [line.retention for line in self._sources if line.retention is not None]
         return Result(code, books, letters, min(kept, default=None), owed, held, message)
 
-    def _on_death(self, _name: str, _error: BaseException) -> None:
+    def _on_death(self, _name: str, error: BaseException) -> None:
+        self._error = self._error or error
         self._stop.set()
+
+    def _claim(self, source: str, identity: str) -> None:
+        """Two sources on one stream would share positions, and each would pass what the other has not settled."""
+        owner = self._claimed.setdefault(identity, source)
+        if owner != source:
+            message = f"sources {owner!r} and {source!r} read the same: {identity}; shipper stops"
+            raise ConfigurationError(Problem(message, f"sources.{source}", mend="take one of them out"))
 
 
 def _dead_lettered(books: Books) -> int:

@@ -73,6 +73,7 @@ class Reader:
         self._clock = clock
         self._stop = stop
         self._component = f"source {source.name}"
+        self._identity = source.identity()
         self._tip_noted = float("-inf")
         self._started = clock.now()
         #: How many reads brought records.
@@ -93,7 +94,7 @@ class Reader:
             self._metrics.finished(self._source.name, self._partition.id)
 
     def _read(self, begin: Position | Start, pulse: Pulse) -> None:
-        while not self._stop.is_set():
+        while not self._stop.is_set() and self._source.identity() == self._identity:
             try:
                 for read in self._source.read(self._partition, begin, self._stop):
                     pulse()

@@ -39,6 +39,7 @@ class SourceLine:
         routes: Routes,
         decoder: Callable[[Origin], Decoder],
         origin: Callable[[Source[Any], str], Origin],
+        claim: Callable[[str, str], None],
         *,
         once: bool,
         threads: Threads,
@@ -47,7 +48,6 @@ class SourceLine:
         holds: Holds,
         metrics: Metrics,
         clock: Clock,
-        stop: threading.Event,
     ) -> None:
         self._source = source
         self._lanes = lanes
@@ -55,6 +55,7 @@ class SourceLine:
         self._routes = routes
         self._decoder = decoder
         self._origin = origin
+        self._claim = claim
         self._once = once
         self._threads = threads
         self._writer = writer
@@ -62,7 +63,9 @@ class SourceLine:
         self._holds = holds
         self._metrics = metrics
         self._clock = clock
-        self._stop = stop
+        self._stop = threading.Event()
+        self._reading = threading.Event()
+        self._stream: Stream | None = None
         self._component = f"source {source.name}"
         self._changed = threading.Event()
         self._readers: dict[str, Reader] = {}
@@ -76,20 +79,28 @@ class SourceLine:
 
     def run(self, pulse: Pulse) -> None:
         """The body of the source's own thread."""
-        stream = self._connect(pulse)
-        while stream is not None and not self._stop.is_set():
-            pulse()
-            try:
-                partitions = self._source.partitions()
-                self._holds.release(self._component)
-            except Held as held:
-                self._pause(self._holds.hold(self._component, held), pulse)
-                continue
-            idle = self._start_readers(stream, partitions)
-            if idle and self._once:
-                self.finished.set()
+        while not self._stop.is_set():
+            stream = self._connect(pulse)
+            if stream is None:
                 return
-            self._pause(LISTING_INTERVAL, pulse)
+            try:
+                while not self._stop.is_set():
+                    pulse()
+                    idle = self._start_readers(stream, self._source.partitions())
+                    self._holds.release(self._component)
+                    if idle and self._once:
+                        self.finished.set()
+                        return
+                    self._pause(LISTING_INTERVAL, pulse)
+            except Held as held:
+                # Asked to connect again, because the stream may have been deleted and made anew.
+                self._pause(self._holds.hold(self._component, held), pulse)
+
+    def stop(self) -> None:
+        """Reading stops."""
+        self._stop.set()
+        self._reading.set()
+        self._changed.set()
 
     @property
     def reads(self) -> int:
@@ -101,7 +112,7 @@ class SourceLine:
         with self._lock:
             running = list(self._running.values())
         for thread in running:
-            thread.join(max(0.0, deadline - self._clock.monotonic()))
+            thread.join(None if deadline == float("inf") else max(0.0, deadline - self._clock.monotonic()))
 
     def _connect(self, pulse: Pulse) -> Stream | None:
         while not self._stop.is_set():
@@ -114,12 +125,28 @@ class SourceLine:
         else:
             return None
         identity, series = self._source.identity(), self._source.series()
+        self._claim(self._source.name, identity)
         self.retention = retention = self._source.retention()
         self._metrics.add_source(self._source.name, retention)
         start = resolve_start(self._source.settings.start, self._clock.now())
-        return self._writer.call(
+        stream = self._writer.call(
             lambda connection: positions.ensure_stream(connection, identity, series, start, retention, self._lane_ids)
         )
+        if self._stream is not None and self._stream.id != stream.id:
+            self._leave()
+        self._stream = stream
+        self._report_lost(
+            self._writer.call(lambda connection: positions.forget_predecessors(connection, stream, series))
+        )
+        return stream
+
+    def _leave(self) -> None:
+        """Stops reading a stream that is no more: another of the same name has taken its place."""
+        self._reading.set()
+        self.join(float("inf"))
+        self._reading = threading.Event()
+        self._readers, self._rows = {}, {}
+        self._holds.release_all(self._component)
 
     def _start_readers(self, stream: Stream, partitions: Sequence[Partition]) -> bool:
         """Starts what may be read now; says whether nothing is left to read at present."""
@@ -130,7 +157,9 @@ class SourceLine:
                 lambda connection: positions.ensure_partitions(connection, stream, new, self._lane_ids)
             )
         if self._source.retention() is not None:
-            self._report_vanished(stream, names)
+            self._report_lost(
+                self._writer.call(lambda connection: positions.forget_vanished(connection, stream, names))
+            )
         for partition in partitions:
             if self._source.max_readers is not None and len(self._running) >= self._source.max_readers:
                 break
@@ -169,7 +198,7 @@ class SourceLine:
             holds=self._holds,
             metrics=self._metrics,
             clock=self._clock,
-            stop=self._stop,
+            stop=self._reading,
         )
         self._readers[partition.id] = reader
 
@@ -184,9 +213,8 @@ class SourceLine:
         with self._lock:
             self._running[partition.id] = self._threads.start(f"reader {self._source.name} {partition.id}", body)
 
-    def _report_vanished(self, stream: Stream, names: Sequence[str]) -> None:
-        vanished = self._writer.call(lambda connection: positions.forget_vanished(connection, stream, names))
-        for name in vanished:
+    def _report_lost(self, names: Sequence[str]) -> None:
+        for name in names:
             self._metrics.gap(self._source.name)
             log.error(
                 "%s: a gap: %s is gone and had not been read to its end; what it still held is lost to every output",

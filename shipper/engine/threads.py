@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shipper.clock import Clock
+from shipper.errors import ShipperError
 
 log = logging.getLogger("shipper.engine")
 
@@ -60,7 +61,10 @@ class Threads:
                 body(pulse)
             except BaseException as error:
                 self.died = self.died or f"{name}: {type(error).__name__}"
-                log.exception("engine: the thread %s died; shipper stops, nothing is lost", name)
+                if isinstance(error, ShipperError):  # says itself what happened
+                    log.debug("engine: the thread %s ended: %s", name, error)
+                else:
+                    log.exception("engine: the thread %s died; shipper stops, nothing is lost", name)
                 self._on_death(name, error)
             finally:
                 with self._lock:

@@ -71,6 +71,7 @@ class KinesisSource(Source[KinesisSettings]):
         self._client: Any = None
         self._renew = False
         self._stream: _Stream | None = None
+        self._begun: set[str] = set()
 
     def connect(self) -> None:
         """Finds the stream, by way of RDS where the settings name a cluster or an instance. Raises ``Held``."""
@@ -78,6 +79,7 @@ class KinesisSource(Source[KinesisSettings]):
         try:
             named = resolve(self.settings, self._component)
             self._stream = self._describe(named)
+            self._begun.clear()
         except Held:
             self._renew = True
             raise
@@ -118,6 +120,10 @@ class KinesisSource(Source[KinesisSettings]):
             self._random,
         )
         try:
+            if partition.id in self._begun:
+                # Called again after a hold: a stream of the same name must not be read in the old one's place.
+                self._same_stream()
+            self._begun.add(partition.id)
             yield from ShardReader(access, partition.id, begin, stop).reads()
         except Held as refused:
             self._note(refused)

@@ -123,6 +123,12 @@ def forget_vanished(connection: sqlite3.Connection, stream: Stream, listed: Sequ
     return [name for name, _ in vanished]
 
 
+def forget_predecessors(connection: sqlite3.Connection, stream: Stream, series: str) -> list[str]:
+    """The same for streams that this one has replaced: deleted, and made anew under the same name."""
+    older = connection.execute("SELECT id FROM streams WHERE series = ? AND id < ?", (series, stream.id)).fetchall()
+    return [name for (old,) in older for name in forget_vanished(connection, Stream(old, EARLIEST), ())]
+
+
 def settle(connection: sqlite3.Connection, lane: int, moves: Sequence[Move], bookmark: bytes | None) -> None:
     """Moves a lane forward, with the books of the stretch and the bookmark that covers exactly it."""
     for move in moves:

@@ -21,12 +21,14 @@ class RigOutput(Output[RigSettings]):
     def connect(self, bookmark: bytes | None) -> None:
         self._address = urlsplit(self.settings.url)
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
 
     def send(self, batch: Batch) -> Report:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = http.client.HTTPConnection(self._address.netloc, timeout=60)
             self._local.connection = connection
+            self._connections.append(connection)
         try:
             connection.request("POST", f"/{self.name}", body=b"\n".join(batch.events))
             answer = json.loads(connection.getresponse().read())
@@ -40,6 +42,10 @@ class RigOutput(Output[RigSettings]):
             for index, outcome in answer.get("failed", {}).items()
         }
         return Report(failed=failed, already_stored=answer.get("already_stored", ()))
+
+    def close(self) -> None:
+        for connection in getattr(self, "_connections", ()):
+            connection.close()
 
 
 @hookimpl
