@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -18,13 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from shipper import plugins
+from shipper.commands.keys_check import check_keys
 from shipper.commands.options import configuration_argument
 from shipper.configuration import load
 from shipper.configuration.advice import advice
 from shipper.errors import Held, ShipperError
 from shipper.output import Check, Output
 from shipper.secrets import Secret, secrets_in
-from shipper.settings import Configuration, OutputSettings, SourceSettings
+from shipper.settings import Configuration, FileSourceSettings, KinesisSettings, OutputSettings, SourceSettings
 from shipper.sources import source_class
 
 #: Every source, output and secret has this long to answer (seconds); all are asked at the same time.
@@ -76,10 +78,12 @@ class Answer:
 
 
 def questions(configuration: Configuration) -> dict[str, Ask]:
-    """Component → what to ask it: the state, sources (with their keys), outputs, secrets."""
+    """Component → what to ask it: the state, sources, their keys, outputs, secrets."""
     asked: dict[str, Ask] = {"state.path": lambda: _state(configuration.state.path)}
     for name, source in configuration.sources.items():
         asked[f"sources.{name}"] = _source(name, source)
+        if isinstance(source, KinesisSettings | FileSourceSettings) and source.decode != "events":
+            asked[f"sources.{name}.keys"] = partial(check_keys, name, source)
     for name, output in configuration.outputs.items():
         asked[f"outputs.{name}"] = _output(name, output)
     for key, secret in secrets_in(configuration):
