@@ -56,9 +56,7 @@ def _start(value: object) -> object:
 
 def _listen(value: str) -> str:
     if value and not _LISTEN.fullmatch(value):
-        raise PydanticCustomError(
-            "listen", 'write "127.0.0.1:9686" or "[::1]:9686", or "" to turn it off'
-        )
+        raise PydanticCustomError("listen", 'write "127.0.0.1:9686" or "[::1]:9686", or "" to turn it off')
     return value
 
 
