@@ -237,6 +237,16 @@ def _advice(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> list[st
                 "more are throttled"
             ],
         ),
+        (
+            "[outputs.files]\ntype = 'file'\npath = '/data/{cluster}/a.jsonl'\n"
+            "[outputs.same]\ntype = 'file'\npath = '/data/{cluster}/a.jsonl'\n",
+            ["outputs.same.path: outputs.files writes to the same path"],
+        ),
+        (
+            "[outputs.files]\ntype = 'file'\npath = '/data/{cluster}/a.jsonl'\n"
+            "[sources.captured]\npath = '/data/**/*.jsonl'\n",
+            ["outputs.files.path: sources.captured reads what this output writes"],
+        ),
     ],
 )
 def test_what_is_surprising_is_told_and_nothing_else(
