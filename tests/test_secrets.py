@@ -225,10 +225,14 @@ def test_a_client_that_cannot_be_made_holds_with_its_reason(tmp_path: Path) -> N
 def test_one_reference_is_read_once_by_threads_that_ask_together(tmp_path: Path) -> None:
     calls: list[str] = []
     together = threading.Barrier(4)
+    second_reader = threading.Event()
 
     class Store:
         def get_parameter(self, *, Name: str, WithDecryption: bool) -> Any:  # boto3's names
             calls.append(Name)
+            if len(calls) > 1:
+                second_reader.set()
+            second_reader.wait(0.3)  # what must not happen gets its chance
             return {"Parameter": {"Value": "abc"}}
 
     reader = SecretReader(tmp_path, EVERY, AwsSettings(), client=lambda service, settings: Store())

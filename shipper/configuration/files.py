@@ -130,7 +130,5 @@ def _merge(
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             _merge(below[key], value, here, above_places, below_places)
             continue
-        for old in [place for place in below_places if place[: len(here)] == here]:
-            del below_places[old]
         below[key] = value
         below_places |= {place: at for place, at in above_places.items() if place[: len(here)] == here}

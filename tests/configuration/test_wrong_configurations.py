@@ -169,6 +169,15 @@ def test_one_mistake_is_told_once_where_it_stands_with_what_to_write(
     assert _problems(load, tmp_path, BASE + wrong + "\n") == [told]
 
 
+def test_a_value_from_a_variable_is_told_by_the_variable_s_name(load: Load) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(BASE + "concurrency = '${N}'\nbatch = { max_bytes = '${N}${M:-x}' }\n", environ={"N": "abc"})
+    assert [problem.message for problem in caught.value.problems] == [
+        "found the value of ${N}, a whole number is needed",
+        "found the value of ${N} and ${M}, a size is needed",
+    ]
+
+
 @pytest.mark.parametrize(("wrong", "told"), ALONE.items())
 def test_a_file_that_is_not_toml_is_told_with_its_line(
     load: Load, tmp_path: Path, wrong: str, told: tuple[str, str]
