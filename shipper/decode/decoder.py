@@ -84,12 +84,20 @@ class RecordDecoder:
             raise Undecodable(Reason.SHAPE, f"{_NAMES[shape]}, which this source's `decode` leaves out")
         if shape == "envelope":
             envelope = parse_envelope(data)
-            return self._records.record(self._open(envelope), position, arrived, envelope.version)
+            return self._decrypted(self._open(envelope), position, arrived, envelope.version)
         if shape == "record":
             return self._records.record(data, position, arrived, "")
         if shape == "native":
             return self._native_events.read(data, position, arrived)
         return self._records.bare(data, position, arrived)
+
+    def _decrypted(self, plain: bytes, position: str, arrived: int, version: str) -> Decoded:
+        try:
+            return self._records.record(plain, position, arrived, version)
+        except Undecodable:
+            if _shape(plain) != "event":
+                raise
+        return self._records.bare(plain, position, arrived, version)
 
     def _open(self, envelope: Envelope) -> bytes:
         if envelope.message is None:

@@ -30,6 +30,9 @@ _ATTRIBUTES = tuple(FIELDS.values())
 #: What is filled in from the origin: configuration's facts, and where it was read.
 _FILLED = tuple(attribute for attribute in _ATTRIBUTES if attribute not in _ALWAYS | {"labels"})
 
+_BLANK = Event(schema_version=SCHEMA_VERSION, id="", time="")
+_EMPTY = (b"null", b'""')
+
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _format = msgspec.json.format
@@ -58,12 +61,14 @@ class NativeEvents:
             raise Undecodable(Reason.SHAPE, f"a native event of a schema version other than {SCHEMA_VERSION}")
         if misfits:
             for name in misfits & FIELDS.keys() - _ALWAYS:
-                setattr(event, FIELDS[name], Event.__struct_defaults__[_default(name)])
+                setattr(event, FIELDS[name], getattr(_BLANK, FIELDS[name]))
             event.extra = _with_extra(event.extra, own, misfits)
         if b'""' in own or b"{}" in own or b"[]" in own:
             _drop_empty(event)
         nanoseconds = self._settle_time(event, own)
         if not valid(event.id):
+            if event.id:
+                event.extra = _with_extra(event.extra, own, {"id"})
             reading.identify(event.cluster_id, event.instance_id, several=False)
             event.id = reading.ids.event(nanoseconds, own)
         self._fill(event)
@@ -136,8 +141,7 @@ def _tolerant(data: bytes) -> tuple[Event, bytes, set[str]]:
             misfits.add(name)
         else:
             setattr(event, FIELDS[name], getattr(one, FIELDS[name]))
-    if "time" in found and not event.time:
-        misfits.add("time")
+    misfits |= {name for name in ("id", "time") if not getattr(event, name) and found.get(name, b"null") not in _EMPTY}
     return event, compact(data), misfits | _misfits(event)
 
 
@@ -161,11 +165,3 @@ def _with_extra(extra: str | None, own: bytes, names: set[str]) -> str:
     added = b",".join(kept.values()).decode()
     inner = extra[1:-1] if extra and extra[0] == "{" and extra[-1] == "}" else ""
     return "{" + inner + ("," if inner and added else "") + added + "}"
-
-
-def _default(name: str) -> int:
-    return _DEFAULTED.index(FIELDS[name])
-
-
-#: Fields with a default, in the order of ``__struct_defaults__``.
-_DEFAULTED = tuple(Event.__struct_fields__[-len(Event.__struct_defaults__) :])

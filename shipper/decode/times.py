@@ -59,7 +59,7 @@ def _parse(text: str) -> tuple[str, int] | None:
     if not 0 <= nanoseconds <= _LAST:
         return None
     prefix = moment.isoformat() + "."
-    if text[26:] == "+00" and text[19] == ".":
+    if text[26:] == "+00" and text[19] == "." and base + _SECOND <= _LAST:
         if len(_seconds) >= _KEEP:
             _seconds.clear()
         _seconds[text[:20]] = (prefix, base)

@@ -48,11 +48,25 @@ def postgresql(command: str, class_: str | None, statement: str | None) -> Kind:
         return kind
     if command.startswith(_PGAUDIT_COMMANDS) and mentions(statement, _PGAUDIT, mysql=False):
         return "audit", kind[1]
+    if command in ("SET", "RESET"):
+        return _set_role(statement) or kind
     if command == "COPY" and kind[0] == "other":
         direction = copies_in(statement)
         if direction is not None:
             return ("write" if direction else "read"), "copy"
     return kind
+
+
+def _set_role(statement: str) -> Kind | None:
+    """SET ROLE and SET SESSION AUTHORIZATION, which PostgreSQL's command does not tell from any other SET."""
+    lowered = statement.lower()
+    if "role" not in lowered and "authorization" not in lowered:
+        return None
+    words = leading_words(statement, mysql=False)
+    if words[2:3] == ["ROLE"] and words[1] in ("LOCAL", "SESSION"):
+        del words[1]
+    kind = of_words(words, typed=True)
+    return kind if kind[0] == "privilege" else None
 
 
 @lru_cache(maxsize=1024)

@@ -112,12 +112,12 @@ class Records:
                 decoded.refused.append(Refused(ordinal, error.reason, error.detail))
         return decoded
 
-    def bare(self, data: bytes, position: str, arrived: int) -> Decoded:
+    def bare(self, data: bytes, position: str, arrived: int, version: str = "") -> Decoded:
         """An event that stands for itself, as in Oracle's documentation. Raises ``Undecodable`` where it is none."""
         reading = self._alone
         reading.begin(position, arrived)
         decoded = Decoded(events=[], raw=[], refused=[], instance=reading.event.instance_id or "")
-        self._event(data, reading, decoded, "", bare=True)
+        self._event(data, reading, decoded, version, bare=True)
         return decoded
 
     def _event(self, raw: bytes, reading: Reading, decoded: Decoded, version: str, *, bare: bool) -> None:

@@ -25,7 +25,7 @@ _MYSQL = re.compile(
     | /\*!(?!9\d{4}|[1-9]\d{5})\d{0,6} | \*/
     | /\* (?: [^*]++ | \*(?!/) )*+ (?:\*/)?
     | (?P<quoted> '(?:[^'\\]++|\\.|'')*+'? | "(?:[^"\\]++|\\.|"")*+"? | `(?:[^`]++|``)*+`? )
-    | (?P<word> [^\W\d] [\w.$]*+ | @{1,2} [\w.$]*+ ) | \d[\w.]*+
+    | (?P<word> [^\W\d] [\w.$]*+ | @{1,2} [\w.$]*+ ) | (?P<number> \d[\w.]*+ )
     | (?P<mark> . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -36,7 +36,7 @@ _POSTGRESQL = re.compile(
     | (?P<comment> /\* )
     | (?P<quoted> [eE]'(?:[^'\\]++|\\.|'')*+'? | '(?:[^']++|'')*+'? | "(?:[^"]++|"")*+"? )
     | (?P<dollar> \$ (?:[^\W\d]\w*+)? \$ )
-    | (?P<word> [^\W\d] [\w.$]*+ ) | [\d$][\w.]*+
+    | (?P<word> [^\W\d] [\w.$]*+ ) | (?P<number> [\d$][\w.]*+ )
     | (?P<mark> . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -58,7 +58,7 @@ def unescape(statement: str) -> str:
 
 
 def leading_words(statement: str, *, mysql: bool = True) -> list[str]:
-    """The first words of a statement in upper case, with its ``=``, ``(``, ``)``, ``,`` and ``;`` marks as items.
+    """The first words of a statement in upper case, its numbers and marks as items of their own.
 
     A quoted string or name stands as ``'``; opening parentheses and semicolons before the first word are left out.
     """
@@ -140,7 +140,7 @@ def mentions(statement: str, prefix: str, *, mysql: bool) -> bool:
 
 
 def _tokens(statement: str, mysql: bool) -> Iterator[tuple[str, str]]:
-    """``word``, ``quoted`` and ``mark`` tokens; comments and numbers are passed over."""
+    """``word``, ``quoted``, ``number`` and ``mark`` tokens; comments are passed over."""
     if mysql:
         for match in _MYSQL.finditer(statement, 0, _LIMIT):
             kind = match.lastgroup

@@ -114,6 +114,7 @@ _PHRASES: dict[tuple[str, ...], Kind] = {
     ("SET", "DEFAULT", "ROLE"): ("privilege", "set role"),
     ("SET", "PASSWORD"): ("privilege", "set password"),
     ("SET", "SESSION", "AUTHORIZATION"): ("privilege", "set session authorization"),
+    ("RESET", "SESSION", "AUTHORIZATION"): ("privilege", "set session authorization"),
     ("RESET", "ROLE"): ("privilege", "set role"),
     ("CHANGE", "PASSWORD"): ("privilege", "change password"),
     ("CHANGE", "OWN", "PASSWORD"): ("privilege", "change password"),
