@@ -202,6 +202,13 @@ def test_the_events_of_one_record_do_not_share_what_belongs_to_one() -> None:
     assert second.extra is None
 
 
+def test_equal_events_of_one_record_have_different_ids_the_first_that_of_a_lone_one() -> None:
+    first, second, third = decode(record(EVENT, EVENT, EVENT)).events
+    assert len({first.id, second.id, third.id}) == 3
+    assert decode(record(EVENT)).events[0].id == first.id
+    assert decode(record(EVENT, instanceId="db-C")).events[0].id != first.id
+
+
 def test_the_configured_engine_stands_where_the_bytes_do_not_say() -> None:
     bare = {name: value for name, value in EVENT.items() if name != "serverType"}
     assert decode(json.dumps(bare).encode()).events[0].engine is None
