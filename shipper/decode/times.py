@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["from_nanoseconds", "nanoseconds_between", "timestamp"]
+__all__ = ["from_nanoseconds", "timestamp"]
 
 #: Without a zone, as what is subtracted from it: offsets are taken off before.
 _EPOCH = datetime(1970, 1, 1)
@@ -34,10 +34,16 @@ def timestamp(text: str) -> tuple[str, int] | None:
     Digits beyond the ninth are cut, fewer than six filled up with zeros.
     """
     second = _seconds.get(text[:20])
-    if second is not None and text[26:] == "+00":
-        fraction = text[20:26]
+    if second is not None:
+        rest = text[26:]
+        if rest == "+00" or (not rest and len(text) == 26):
+            fraction, unit = text[20:26], 1000
+        elif rest[1:] == "+00":
+            fraction, unit = text[20:27], 100
+        else:
+            return _parse(text)
         if fraction.isdigit() and fraction.isascii():
-            return f"{second[0]}{fraction}Z", second[1] + int(fraction) * 1000
+            return f"{second[0]}{fraction}Z", second[1] + int(fraction) * unit
     return _parse(text)
 
 
@@ -59,7 +65,7 @@ def _parse(text: str) -> tuple[str, int] | None:
     if not 0 <= nanoseconds <= _LAST:
         return None
     prefix = moment.isoformat() + "."
-    if text[26:] == "+00" and text[19] == "." and base + _SECOND <= _LAST:
+    if text[19:20] == "." and match[10] in (None, "00") and not match[11] and base + _SECOND <= _LAST:
         if len(_seconds) >= _KEEP:
             _seconds.clear()
         _seconds[text[:20]] = (prefix, base)
@@ -76,10 +82,3 @@ def from_nanoseconds(nanoseconds: int) -> str:
         prefix = _texts[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     microsecond, rest = divmod(fraction, 1000)
     return f"{prefix}.{fraction:09d}Z" if rest else f"{prefix}.{microsecond:06d}Z"
-
-
-def nanoseconds_between(begin: str | None, end: str | None) -> int | None:
-    """How long it is from one time to another; ``None`` where one is missing, or the end lies before the beginning."""
-    first = timestamp(begin) if begin else None
-    last = timestamp(end) if end else None
-    return last[1] - first[1] if first and last and last[1] >= first[1] else None

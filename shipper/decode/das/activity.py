@@ -18,13 +18,18 @@ from shipper.decode.ids import Ids
 from shipper.decode.times import from_nanoseconds, timestamp
 from shipper.event import SCHEMA_VERSION, Event
 
-__all__ = ["FIELDS", "TIME_FROM_ARRIVAL", "Activity", "Reading", "address", "as_text", "unquote"]
+__all__ = ["FIELDS", "NO_FIELDS", "TIME_FROM_ARRIVAL", "Activity", "Int", "Reading", "address", "as_text", "unquote"]
 
 #: Set where an event's time is that of its arrival, because the engine's is missing or cannot be read.
 TIME_FROM_ARRIVAL = "time_from_arrival"
 
-_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_TextOrInt = str | _Int | None
+#: A number that every encoding and every index can carry: 64 bits.
+Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_TextOrInt = str | Int | None
+
+
+#: Stands where an event has no ``engineNativeAuditFields``.
+NO_FIELDS = msgspec.Raw()
 
 
 class Activity(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True, gc=False):
@@ -40,14 +45,14 @@ class Activity(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_on
     db_user_name: str | None = None
     dbid: _TextOrInt = None
     end_time: str | None = None
-    engine_native_audit_fields: dict[str, msgspec.Raw] | None = None
+    engine_native_audit_fields: msgspec.Raw = NO_FIELDS
     error_message: str | None = None
     exit_code: _TextOrInt = None
     log_time: str | None = None
     net_protocol: str | None = None
     object_name: str | None = None
     object_type: str | None = None
-    param_list: list[str | _Int | None] | str | None = None
+    param_list: list[str | Int | None] | str | None = None
     pid: _TextOrInt = None
     remote_host: str | None = None
     remote_port: _TextOrInt = None
@@ -153,10 +158,10 @@ class Reading:
         self.event.instance_id = instance = instance_id or self.facts.get("instance_id")
         self.ids.record(instance or "", several)
 
-    def start(self, activity: Activity, own: bytes) -> Event:
+    def start(self, activity: Activity, own: bytes, *, logged_at_end: bool = False) -> Event:
         """An event with its id and times: ``logTime``, else ``startTime``, else that of arrival, which a tag says.
 
-        ``own`` is the activity's compact JSON.
+        ``own`` is the activity's compact JSON. ``logged_at_end``: without an ``endTime``, ``logTime`` is it.
         """
         event = _copy(self.event)
         log_time, start_time = activity.log_time, activity.start_time
@@ -167,16 +172,17 @@ class Reading:
                 self.misfits.append("startTime")
             else:
                 event.started = started[0]
-        if stamp is None:
-            stamp = self._other_time(event, log_time, started)
+        ended = stamp if logged_at_end and started is not None else None
         if activity.end_time:
             ended = timestamp(activity.end_time)
             if ended is None:
                 self.misfits.append("endTime")
-            else:
-                event.ended = ended[0]
-                if started is not None and ended[1] >= started[1]:
-                    event.duration_ns = ended[1] - started[1]
+        if ended is not None:
+            event.ended = ended[0]
+            if started is not None and ended[1] >= started[1]:
+                event.duration_ns = ended[1] - started[1]
+        if stamp is None:
+            stamp = self._other_time(event, log_time, started)
         event.time, nanoseconds = stamp
         event.id = self.ids.event(nanoseconds, own)
         event.engine = self.engine

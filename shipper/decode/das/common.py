@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from shipper.decode.das.activity import Activity, Reading, address, as_text
+from shipper.decode.das.activity import NO_FIELDS, Activity, Reading, address, as_text
 from shipper.decode.das.native_fields import native_fields
 from shipper.event import Event
 
 __all__ = ["common"]
 
 
-def common(activity: Activity, own: bytes, reading: Reading) -> Event:
+def common(activity: Activity, own: bytes, reading: Reading, *, logged_at_end: bool = False) -> Event:
     """An event with everything but what each engine says in its own way: what was done, to what, and how it ended.
 
-    ``own`` is the activity's compact JSON. Raises what ``native_fields`` raises.
+    ``own`` is the activity's compact JSON; ``logged_at_end`` as for ``Reading.start``. Raises what ``native_fields``
+    raises.
     """
     native = None
-    if activity.engine_native_audit_fields or activity.dbid is not None:
+    if activity.engine_native_audit_fields is not NO_FIELDS or activity.dbid is not None:
         native = native_fields(activity, reading)
-    event = reading.start(activity, own)
+    event = reading.start(activity, own, logged_at_end=logged_at_end)
     event.native = native
     event.code = as_text(activity.exit_code)
     event.error = activity.error_message or None

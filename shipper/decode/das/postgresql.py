@@ -10,7 +10,6 @@ import re
 from shipper.decode.das.activity import Activity, Reading, as_text, unquote
 from shipper.decode.das.classification import postgresql
 from shipper.decode.das.common import common
-from shipper.decode.times import nanoseconds_between
 from shipper.event import Event, Outcome
 
 __all__ = ["event", "unknown"]
@@ -49,10 +48,7 @@ def unknown(activity: Activity, own: bytes, reading: Reading) -> Event:
 
 
 def _event(activity: Activity, own: bytes, reading: Reading, outcome: Outcome, failure: str | None) -> Event:
-    event = common(activity, own, reading)
-    if event.started is not None and event.ended is None and activity.log_time and event.tags is None:
-        event.ended = event.time  # logTime is when execution ended
-        event.duration_ns = nanoseconds_between(activity.start_time, activity.log_time)
+    event = common(activity, own, reading, logged_at_end=True)
     text = activity.command_text or None
     if text in _PLACEHOLDERS:
         text = None
