@@ -17,10 +17,13 @@ from shipper.event import Event
 from shipper.formats import compile_format
 from shipper.settings import Configuration, FormatSettings, OutputSettings
 from shipper.source import Record
-from shipper.templates import compile_values
+from shipper.templates import compile_values, is_constant
 from shipper.transforms import compile_transform
 from shipper.transforms.match import compile_match
 from shipper.values import Value
+
+#: Events that are routed and encoded together.
+GROUP = 32
 
 Encode = Callable[[Event, bytes, bytes], bytes]
 Predicate = Callable[[Event], bool]
@@ -80,7 +83,23 @@ class Routes:
         if key not in self._known:
             self._known[key] = len(self._formats)
             self._formats.append(compile_format(settings.format, settings.labels))
-        return Route(name, tuple(rules), self._known[key], compile_values(values) if values else None)
+        return Route(name, tuple(rules), self._known[key], _renderer(values, settings.labels) if values else None)
+
+
+def _renderer(values: Sequence[Value], labels: Mapping[str, str]) -> Callable[[Event], tuple[str | None, ...]]:
+    """Renders what an output asked for; its own labels win over the event's, as in what it writes."""
+    render = compile_values(values)
+    if not labels or is_constant(values):
+        return render
+
+    def render_with_labels(event: Event) -> tuple[str | None, ...]:
+        own = event.labels
+        event.labels = {**(own or {}), **labels}
+        rendered = render(event)
+        event.labels = own
+        return rendered
+
+    return render_with_labels
 
 
 class Prepare:
@@ -93,30 +112,30 @@ class Prepare:
 
     def __call__(self, records: Sequence[Record]) -> Iterator[Prepared]:
         """Yields chunks in reading order. Raises ``Held`` after what stands before the record whose key is refused."""
-        building = _Building()
+        building = _Building(self._routes)
         decode, reference = self._decoder.decode, self._reference
         for record in records:
             try:
                 decoded = decode(record, reference(record.position))
             except Held:
-                if building.chunk.records:
-                    yield self._finish(building)
+                if building.records:
+                    yield building.finish()
                 raise
             if len(decoded.events) > MAX_EVENTS:
-                yield from self._parts(building, record, decoded)
-                building = _Building()
+                if building.records:
+                    yield building.finish()
+                yield from self._parts(record, decoded)
+                building = _Building(self._routes)
                 continue
             building.add(record, decoded)
-            if len(building.events) >= MAX_EVENTS or building.size >= MAX_BYTES // 2:
-                yield self._finish(building)
-                building = _Building()
-        if building.chunk.records:
-            yield self._finish(building)
+            if building.full():
+                yield building.finish()
+                building = _Building(self._routes)
+        if building.records:
+            yield building.finish()
 
-    def _parts(self, building: _Building, record: Record, decoded: Decoded) -> Iterator[Prepared]:
+    def _parts(self, record: Record, decoded: Decoded) -> Iterator[Prepared]:
         """A record with more events than a chunk takes, in several chunks."""
-        if building.chunk.records:
-            yield self._finish(building)
         for start in range(0, len(decoded.events), MAX_EVENTS):
             last = start + MAX_EVENTS >= len(decoded.events)
             part = Decoded(
@@ -127,96 +146,136 @@ class Prepare:
                 decoded.heartbeats if last else 0,
                 decoded.instance,
             )
-            building = _Building()
+            building = _Building(self._routes)
             building.add(record, part)
-            building.chunk.first_event = start
-            building.chunk.complete = last
-            yield self._finish(building)
-
-    def _finish(self, building: _Building) -> Prepared:
-        events, chunk = building.events, building.chunk
-        chunk.count = len(events)
-        chosen = [_choose(route.rules, events) for route in self._routes.routes]
-        encoded = self._encode(building, [indices for indices, _ in chosen])
-        shares = []
-        for route, (indices, filtered) in zip(self._routes.routes, chosen, strict=True):
-            lines = encoded[route.format]
-            picked = events if indices is None else [events[index] for index in indices]
-            render = route.values
-            shares.append(
-                Share(
-                    events=lines if indices is None else [lines[index] for index in indices],
-                    values=[()] * len(picked) if render is None else [render(event) for event in picked],
-                    indices=indices,
-                    filtered=filtered,
-                )
-            )
-        prepared = Prepared(chunk, shares, building.refused, heartbeats=building.heartbeats)
-        if events:
-            chunk.time = int(events[0].id[:12], 16) / 1000
-            prepared.engines.update([event.engine or "unknown" for event in events])
-            prepared.unclassified.update([event.engine or "unknown" for event in events if event.category == "other"])
-        return prepared
-
-    def _encode(self, building: _Building, chosen: Sequence[list[int] | None]) -> list[list[bytes]]:
-        """Each format's lines, one per event; ``b""`` for an event that no lane wants in it."""
-        encoded: list[list[bytes]] = []
-        frames = building.frames
-        for number, encode in enumerate(self._routes.formats):
-            wanted = [
-                indices for route, indices in zip(self._routes.routes, chosen, strict=True) if route.format == number
-            ]
-            if any(indices is None for indices in wanted):
-                encoded.append(list(map(encode, building.events, building.raw, frames)))
-            else:
-                lines = [b""] * len(building.events)
-                for index in set().union(*(indices or () for indices in wanted)):
-                    lines[index] = encode(building.events[index], building.raw[index], frames[index])
-                encoded.append(lines)
-        return encoded
+            yield building.finish(first_event=start, complete=last)
 
 
 class _Building:
-    """A chunk in the making."""
+    """A chunk in the making.
 
-    __slots__ = ("chunk", "events", "frames", "heartbeats", "raw", "refused", "size")
+    Events are routed and encoded in small groups, while they are still in the processor's cache, and then let go:
+    what grows is bytes. (Measured: a thousand events at once cost half as much again.)
+    """
 
-    def __init__(self) -> None:
-        self.chunk = Chunk()
-        self.events: list[Event] = []
-        self.raw: list[bytes] = []
-        self.frames: list[bytes] = []
-        self.refused: list[tuple[Record, list[Refused]]] = []
-        self.heartbeats: Counter[str] = Counter()
-        self.size = 0
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes.routes
+        self._formats = routes.formats
+        self.records: list[int] = []
+        self._starts: list[int] = []
+        self._last: Record | None = None
+        self._refused: list[tuple[Record, list[Refused]]] = []
+        self._undecodable: list[tuple[int, str]] = []
+        self._heartbeats: Counter[str] = Counter()
+        self._engines: Counter[str] = Counter()
+        self._unclassified: Counter[str] = Counter()
+        self._count = 0
+        self._size = 0
+        self._time = 0.0
+        # The group: events, and with each the engine's own JSON and its record's frame.
+        self._events: list[Event] = []
+        self._raw: list[bytes] = []
+        self._frames: list[bytes] = []
+        # Per format all events' lines (b"" where no lane wants it); per route what it chose, and what it asked for.
+        self._lines: list[list[bytes]] = [[] for _ in self._formats]
+        self._chosen: list[list[int]] = [[] for _ in self._routes]
+        self._values: list[list[tuple[str | None, ...]]] = [[] for _ in self._routes]
+        self._filtered: list[dict[str, list[int]]] = [{} for _ in self._routes]
 
     def add(self, record: Record, decoded: Decoded) -> None:
-        chunk = self.chunk
-        chunk.records.append(record.position)
-        chunk.starts.append(len(self.events))
-        chunk.arrived = record.arrived
-        self.events += decoded.events
-        self.raw += decoded.raw
-        self.frames += [decoded.frame] * len(decoded.events)
-        self.size += sum(map(len, decoded.raw))
+        """Called for every record: JSON lines are one event each."""
+        events, raw = decoded.events, decoded.raw
+        self.records.append(record.position)
+        self._starts.append(self._count + len(self._events))
+        self._last = record
+        if len(events) == 1:
+            self._events.append(events[0])
+            self._raw.append(raw[0])
+            self._frames.append(decoded.frame)
+            self._size += len(raw[0])
+        else:
+            self._events += events
+            self._raw += raw
+            self._frames += [decoded.frame] * len(events)
+            self._size += sum(map(len, raw))
         if decoded.refused:
-            self.refused.append((record, decoded.refused))
-            chunk.refused += [(len(chunk.records) - 1, str(refused.reason)) for refused in decoded.refused]
+            self._refused.append((record, decoded.refused))
+            self._undecodable += [(len(self.records) - 1, str(refused.reason)) for refused in decoded.refused]
         if decoded.heartbeats:
-            self.heartbeats[decoded.instance] += decoded.heartbeats
+            self._heartbeats[decoded.instance] += decoded.heartbeats
+        if len(self._events) >= GROUP:
+            self._route()
+
+    def full(self) -> bool:
+        """Whether the chunk has reached a bound."""
+        return self._count + len(self._events) >= MAX_EVENTS or self._size >= MAX_BYTES // 2
+
+    def finish(self, *, first_event: int = 0, complete: bool = True) -> Prepared:
+        """The chunk."""
+        if self._events:
+            self._route()
+        assert self._last is not None
+        chunk = Chunk(
+            self.records,
+            self._starts,
+            first_event,
+            self._count,
+            complete,
+            self._undecodable,
+            self._last.arrived,
+            self._time,
+        )
+        shares = [self._share(number) for number in range(len(self._routes))]
+        return Prepared(chunk, shares, self._refused, self._engines, self._unclassified, self._heartbeats)
+
+    def _route(self) -> None:
+        events, base = self._events, self._count
+        wanted: list[set[int] | None] = [set() for _ in self._formats]
+        for number, route in enumerate(self._routes):
+            picked: Sequence[int] = range(len(events))
+            if route.rules:
+                picked = _choose(route.rules, events, base, self._filtered[number])
+                self._chosen[number] += [base + index for index in picked]
+                group = wanted[route.format]
+                if group is not None:
+                    group.update(picked)
+            else:
+                wanted[route.format] = None  # all of them
+            if route.values is not None:
+                render = route.values
+                self._values[number] += [render(events[index]) for index in picked]
+        for encode, lines, some in zip(self._formats, self._lines, wanted, strict=True):
+            if some is None or len(some) == len(events):
+                lines.extend(map(encode, events, self._raw, self._frames))
+            else:
+                lines.extend(
+                    encode(event, self._raw[index], self._frames[index]) if index in some else b""
+                    for index, event in enumerate(events)
+                )
+        self._time = self._time or int(events[0].id[:12], 16) / 1000
+        self._engines.update([event.engine or "unknown" for event in events])
+        self._unclassified.update([event.engine or "unknown" for event in events if event.category == "other"])
+        self._count += len(events)
+        self._events, self._raw, self._frames = [], [], []
+
+    def _share(self, number: int) -> Share:
+        route, chosen = self._routes[number], self._chosen[number]
+        lines = self._lines[route.format]
+        indices = chosen if route.rules and len(chosen) < self._count else None
+        picked = lines if indices is None else [lines[index] for index in indices]
+        values = self._values[number] if route.values is not None else [()] * len(picked)
+        return Share(picked, values, indices, self._filtered[number])
 
 
 def _choose(
-    rules: Sequence[tuple[str, Predicate]], events: Sequence[Event]
-) -> tuple[list[int] | None, dict[str, list[int]]]:
-    """The numbers of the events that every rule keeps (``None``: all of them), and what each rule dropped."""
-    indices: list[int] | None = None
-    filtered: dict[str, list[int]] = {}
+    rules: Sequence[tuple[str, Predicate]], events: Sequence[Event], base: int, filtered: dict[str, list[int]]
+) -> Sequence[int]:
+    """The numbers of the events that every rule keeps; those that one drops go to ``filtered``, counted from
+    ``base``."""
+    kept: Sequence[int] = range(len(events))
     for name, keeps in rules:
-        before: Sequence[int] = range(len(events)) if indices is None else indices
-        kept = [index for index in before if keeps(events[index])]
+        before, kept = kept, [index for index in kept if keeps(events[index])]
         if len(kept) < len(before):
             remaining = set(kept)
-            filtered.setdefault(name, []).extend(index for index in before if index not in remaining)
-            indices = kept
-    return indices, filtered
+            filtered.setdefault(name, []).extend(base + index for index in before if index not in remaining)
+    return kept
