@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -69,6 +70,7 @@ def test_large_batches_of_two_outputs_never_mix(blocking: bool) -> None:
         for thread in threads:
             thread.start()
         while len(found) < 10 * len(whole[b"a"]):
+            assert select.select([reader], [], [], 30)[0], "nothing comes any more"
             found += reader.read(1 << 16)
         for thread in threads:
             thread.join()

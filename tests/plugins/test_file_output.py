@@ -281,6 +281,27 @@ def test_a_change_between_prepare_and_send_is_known_not_to_be_stored(
     assert (tmp_path / "out/events.1.jsonl").read_bytes() == b"2\n"
 
 
+def test_an_empty_file_made_by_somebody_else_is_not_taken_over(make: Callable[..., FileOutput], tmp_path: Path) -> None:
+    output = make()
+    batch = Batch([b"1"], [(f"{tmp_path}/out/events.jsonl",)], 1)
+    output.prepare(batch)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/events.jsonl").touch()
+    with pytest.raises(NotTried):
+        output.send(batch)
+    assert (tmp_path / "out/events.jsonl").read_bytes() == b""
+
+
+def test_two_targets_of_one_batch_never_share_a_file(make: Callable[..., FileOutput], tmp_path: Path) -> None:
+    output = make("out/{user}.jsonl", rotate={"max_bytes": 1})
+    paths = [f"{tmp_path}/out/x.jsonl", f"{tmp_path}/out/x.1.jsonl"]
+    ship(output, b"1", path=paths[0])
+    batch = Batch([b"2", b"3"], [(path,) for path in paths], 2)
+    output.prepare(batch)
+    output.send(batch)
+    assert sorted(path.read_bytes() for path in (tmp_path / "out").iterdir()) == [b"1\n", b"2\n", b"3\n"]
+
+
 def test_values_cannot_lead_out_of_the_folder_through_a_link(make: Callable[..., FileOutput], tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "out").mkdir()
@@ -472,3 +493,4 @@ def test_numbers_stand_before_the_extension(template: str, folder: str, target: 
     assert parts.numbered(target, 0) == target
     assert parts.numbered(target, 1) == second
     assert [parts.number_of(target, name) for name in (target, second, "other")] == [0, 1, None]
+    assert parts.number_of(target, parts.numbered(target, 10**9)) is None, "a value may look like any number"
