@@ -34,6 +34,8 @@ MAX_RECORD_BYTES: Final = 128 << 20
 
 #: How far the first look goes. It only chooses which reading is tried first.
 _HEAD = 160
+#: With these an engine's event begins, and nothing else does.
+_EVENT_NAMES = frozenset({b"logTime", b"startTime", b"class"})
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Shape = Literal["envelope", "record", "native", "event"]
@@ -122,6 +124,8 @@ def _refused(reason: Reason, detail: str) -> Decoded:
 
 
 def _first_look(data: bytes) -> Shape:
+    if data[2 : data.find(b'"', 2, 32)] in _EVENT_NAMES:
+        return "event"
     head = data[:_HEAD]
     if b"atabaseActivity" in head:  # in every name and type of both wrappers
         if b"databaseActivityEventList" in head or b'DatabaseActivityMonitoringRecord"' in head:

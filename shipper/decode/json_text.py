@@ -19,6 +19,7 @@ __all__ = [
     "compact",
     "elements",
     "exceeds_depth",
+    "laid_out",
     "members",
     "object_start",
     "replace_lone_surrogates",
@@ -171,6 +172,13 @@ def replace_lone_surrogates(text: bytes) -> bytes:
         done = high.end()
     pieces.append(text[done:])
     return b"".join(pieces)
+
+
+def laid_out(text: bytes) -> bool:
+    """Whether whoever wrote an object put white space between its tokens, by a look at its beginning: a writer does it
+    everywhere or nowhere. Only a line feed is looked for in all of it. (Making sure costs as much as the id's hash.)"""
+    head = text[:64]
+    return head[1:2] != b'"' or b'": ' in head or b'" :' in head or b"\n" in text
 
 
 def compact(text: bytes) -> bytes:

@@ -314,8 +314,8 @@ def _part(batch: Batch, indices: Sequence[int]) -> Batch:
 
 
 def _reason(failure: Failure) -> str:
-    if failure.reason == "gave_up":
-        return "gave_up"
+    if failure.reason in ("gave_up", "target_refused"):
+        return failure.reason
     return "too_large" if failure.outcome is Outcome.TOO_LARGE else "rejected"
 
 

@@ -157,7 +157,7 @@ class Metrics:
         if read.records:
             self.reads += 1
             self._records.labels(source).inc(len(read.records))
-            self._record_bytes.labels(source).inc(sum(len(record.data) for record in read.records))
+            self._record_bytes.labels(source).inc(sum([len(record.data) for record in read.records]))
 
     def finished(self, source: str, partition: str) -> None:
         """A partition is not read any more: it has ended, or is gone."""

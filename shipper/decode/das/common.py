@@ -37,8 +37,9 @@ def common(activity: Activity, own: bytes, reading: Reading, *, logged_at_end: b
     event.server_version = activity.server_version or None
     event.service = activity.service_name or None
     event.session_id = as_text(activity.session_id)
-    event.statement_id = as_text(activity.statement_id)
-    event.substatement_id = as_text(activity.substatement_id)
+    statement = activity.statement_id
+    event.statement_id = str(statement) if type(statement) is int else as_text(statement)
+    event.substatement_id = "1" if activity.substatement_id == 1 else as_text(activity.substatement_id)
     transaction = activity.transaction_id
     if transaction is not None and transaction != "0":
         event.transaction_id = _identifier(transaction)

@@ -24,6 +24,7 @@ from shipper.decode.json_text import (
     compact,
     elements,
     exceeds_depth,
+    laid_out,
     members,
     object_start,
     replace_lone_surrogates,
@@ -129,7 +130,7 @@ class Records:
                 return
             if activity.command is None or activity.log_time is None:
                 _check_shape(activity, bare)
-            own = _format(raw, indent=-1)
+            own = _format(raw, indent=-1) if laid_out(raw) else raw
             reading.engine, build = self._engines.get(activity.server_type) or self._engine(activity, version)
             event = build(activity, own, reading)
         except _UNREADABLE:
