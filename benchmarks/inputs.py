@@ -17,6 +17,7 @@ from shipper.generate.sealing import seal
 WRAPPING_KEY = bytes(range(32))
 KEY_BLOB = b"\x01\x02\x02\x00x" + bytes(179)
 
+_LONGEST_LINE = 4096
 _START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 
 
@@ -25,12 +26,19 @@ class _Record(msgspec.Struct):
 
 
 def write_lines(path: Path, events: int) -> None:
-    """Bare Aurora MySQL events, one per line, as the file source reads them."""
+    """Bare Aurora MySQL events, one per line, as the file source reads them: about 700 bytes each, without a bulk job's
+    statements of 20 kB."""
     decode = msgspec.json.Decoder(_Record).decode
+    written = 0
     with path.open("wb") as file:
-        for plaintext in _plaintexts("aurora-mysql", events_per_record=100, events=events):
+        for plaintext in _plaintexts("aurora-mysql", events_per_record=100, events=None):
             for event in decode(plaintext).databaseActivityEventList:
-                file.write(msgspec.json.format(event, indent=-1) + b"\n")
+                line = msgspec.json.format(event, indent=-1)
+                if len(line) <= _LONGEST_LINE and written < events:
+                    file.write(line + b"\n")
+                    written += 1
+            if written == events:
+                return
 
 
 def write_records(path: Path, *, suite: int, events_per_record: int, records: int) -> None:

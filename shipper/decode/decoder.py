@@ -65,6 +65,9 @@ class RecordDecoder:
         if len(data) > self._max_bytes:
             return _refused(Reason.TOO_LARGE, f"{len(data)} bytes, more than {self._max_bytes}")
         try:
+            # A file of events is the most work for the least bytes: what is surely one is read at once.
+            if data[2 : data.find(b'"', 2, 32)] in _EVENT_NAMES and self._das:
+                return self._records.bare(data, reference, record.arrived)
             if data.startswith(_BYTE_ORDER_MARK):
                 data = data[len(_BYTE_ORDER_MARK) :]
             return self._decode(data, reference, record.arrived)
@@ -74,8 +77,6 @@ class RecordDecoder:
     def _decode(self, data: bytes, position: str, arrived: int) -> Decoded:
         likely = _first_look(data)
         try:
-            if likely == "event" and self._das:  # a file of events is the most work for the least bytes
-                return self._records.bare(data, position, arrived)
             return self._read(likely, data, position, arrived)
         except Undecodable:
             shape = _shape(data)
@@ -124,8 +125,6 @@ def _refused(reason: Reason, detail: str) -> Decoded:
 
 
 def _first_look(data: bytes) -> Shape:
-    if data[2 : data.find(b'"', 2, 32)] in _EVENT_NAMES:
-        return "event"
     head = data[:_HEAD]
     if b"atabaseActivity" in head:  # in every name and type of both wrappers
         if b"databaseActivityEventList" in head or b'DatabaseActivityMonitoringRecord"' in head:

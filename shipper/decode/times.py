@@ -43,7 +43,7 @@ def timestamp(text: str) -> tuple[str, int] | None:
         else:
             return _parse(text)
         if fraction.isdigit() and fraction.isascii():
-            return f"{second[0]}{fraction}Z", second[1] + int(fraction) * unit
+            return second[0] + fraction + "Z", second[1] + int(fraction) * unit
     return _parse(text)
 
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from shipper.observe.lag import Lag
 from shipper.observe.vitals import HeldComponent
 from shipper.output import Outcome
 from shipper.source import Read, Record
+
+_DATA = attrgetter("data")
 
 #: What Prometheus expects of the text format.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -157,7 +160,7 @@ class Metrics:
         if read.records:
             self.reads += 1
             self._records.labels(source).inc(len(read.records))
-            self._record_bytes.labels(source).inc(sum([len(record.data) for record in read.records]))
+            self._record_bytes.labels(source).inc(sum(map(len, map(_DATA, read.records))))
 
     def finished(self, source: str, partition: str) -> None:
         """A partition is not read any more: it has ended, or is gone."""

@@ -20,7 +20,8 @@ def common(activity: Activity, own: bytes, reading: Reading, *, logged_at_end: b
         native = native_fields(activity, reading)
     event = reading.start(activity, own, logged_at_end=logged_at_end)
     event.native = native
-    event.code = as_text(activity.exit_code)
+    code = activity.exit_code
+    event.code = (code or None) if type(code) is str else as_text(code)
     event.error = activity.error_message or None
     event.user = activity.db_user_name or None
     event.database = activity.database_name or None
@@ -36,7 +37,8 @@ def common(activity: Activity, own: bytes, reading: Reading, *, logged_at_end: b
     event.server_ip, event.server_host = address(activity.server_host)
     event.server_version = activity.server_version or None
     event.service = activity.service_name or None
-    event.session_id = as_text(activity.session_id)
+    session = activity.session_id
+    event.session_id = (session or None) if type(session) is str else as_text(session)
     statement = activity.statement_id
     event.statement_id = str(statement) if type(statement) is int else as_text(statement)
     event.substatement_id = "1" if activity.substatement_id == 1 else as_text(activity.substatement_id)

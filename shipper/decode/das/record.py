@@ -108,26 +108,33 @@ class Records:
                 decoded.heartbeats += 1
                 continue
             try:
-                self._event(element, reading, decoded, version, bare=False)
+                found = self._event(element, reading, version, bare=False)
             except Undecodable as error:
                 decoded.refused.append(Refused(ordinal, error.reason, error.detail))
+                continue
+            if found is None:
+                decoded.heartbeats += 1
+            else:
+                decoded.events.append(found[0])
+                decoded.raw.append(found[1])
         return decoded
 
     def bare(self, data: bytes, position: str, arrived: int, version: str = "") -> Decoded:
         """An event that stands for itself, as in Oracle's documentation. Raises ``Undecodable`` where it is none."""
         reading = self._alone
         reading.begin(position, arrived)
-        decoded = Decoded(events=[], raw=[], refused=[], instance=reading.event.instance_id or "")
-        self._event(data, reading, decoded, version, bare=True)
-        return decoded
+        found = self._event(data, reading, version, bare=True)
+        instance = reading.event.instance_id or ""
+        if found is None:
+            return Decoded(events=[], raw=[], heartbeats=1, instance=instance)
+        return Decoded(events=[found[0]], raw=[found[1]], instance=instance)
 
-    def _event(self, raw: bytes, reading: Reading, decoded: Decoded, version: str, *, bare: bool) -> None:
-        """Adds what one element of a record is. Raises ``Undecodable``."""
+    def _event(self, raw: bytes, reading: Reading, version: str, *, bare: bool) -> tuple[Event, bytes] | None:
+        """What one element of a record is, with its own JSON; ``None`` for a heartbeat. Raises ``Undecodable``."""
         try:
             activity = _decode_activity(raw)
             if activity.type != "record" and not _is_record(activity, reading):
-                decoded.heartbeats += 1
-                return
+                return None
             if activity.command is None or activity.log_time is None:
                 _check_shape(activity, bare)
             own = _format(raw, indent=-1) if laid_out(raw) else raw
@@ -136,8 +143,7 @@ class Records:
         except _UNREADABLE:
             tolerated = self._tolerant(raw, reading, version, bare)
             if tolerated is None:
-                decoded.heartbeats += 1
-                return
+                return None
             event, own = tolerated
         else:
             if reading.misfits:
@@ -145,8 +151,7 @@ class Records:
                 reading.misfits = []
         if event.category == "authentication" and event.statement is not None:
             _move_login_message(event)
-        decoded.events.append(event)
-        decoded.raw.append(own)
+        return event, own
 
     def _tolerant(self, raw: bytes, reading: Reading, version: str, bare: bool) -> tuple[Event, bytes] | None:
         """The same for an event that the typed decode refuses; ``None`` for a heartbeat."""

@@ -42,8 +42,7 @@ _POSTGRESQL = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_ESCAPED = re.compile(r"\\([btnfr'\"\\])")
-_UNESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "'": "'", '"': '"', "\\": "\\"}
+_ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "'": "'", '"': '"'}
 
 #: What may follow the common table expressions of a WITH.
 _AFTER_EXPRESSIONS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE", "VALUES", "TABLE"})
@@ -51,10 +50,20 @@ _AFTER_EXPRESSIONS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE
 
 def unescape(statement: str) -> str:
     r"""The statement as it was sent: MySQL's audit trail puts a backslash before quotes, and ``\n`` for a new line."""
-    plain = statement.replace("\\'", "'")
-    if "\\" not in plain:  # every backslash stood before a quote
-        return plain
-    return _ESCAPED.sub(lambda escape: _UNESCAPED[escape[1]], statement)
+    first, *rest = statement.split("\\")  # looking for one character is what Python does fastest
+    plain = [first]
+    literal = False  # the part stands behind two backslashes, which are one
+    for part in rest:
+        if literal:
+            plain.append(part)
+            literal = False
+        elif part:
+            plain.append(_ESCAPES.get(part[0]) or "\\" + part[0])
+            plain.append(part[1:])
+        else:
+            plain.append("\\")
+            literal = True
+    return "".join(plain)
 
 
 def leading_words(statement: str, *, mysql: bool = True) -> list[str]:
