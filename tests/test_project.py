@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole: first lines, links, dependencies, nothing of one machine."""
+"""What holds for the repository as a whole: sizes, first lines, links, dependencies, nothing of one machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from support.environments import REPOSITORY
+
+LARGEST = 500
 
 PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
@@ -37,6 +39,11 @@ def _text(path: Path) -> str:
         return path.read_text()
     except UnicodeDecodeError:
         return ""
+
+
+def test_no_source_file_is_over_500_lines() -> None:
+    large = [path for path in _files("*.py", "*.md", ".ci/*", "Makefile") if len(_text(path).splitlines()) > LARGEST]
+    assert _names(large) == []
 
 
 def test_every_module_says_in_its_first_line_why_it_exists() -> None:
