@@ -23,6 +23,9 @@ from shipper.errors import ShipperError
 from shipper.state.dead_letters import EVERY_OUTPUT, Filter, Kept, counts, data_of, listing
 from shipper.state.file import read_state
 
+#: Columns of a listing that goes to a file or another program.
+WIDE = 240
+
 
 @click.group("dead-letters")
 def command() -> None:
@@ -102,12 +105,10 @@ def _state(config: tuple[Path, ...]) -> Iterator[sqlite3.Connection]:
 
 
 def _print_list(connection: sqlite3.Connection, chosen: Filter) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("id", "last met", "output", "reason", "source", "bytes", "detail"):
-        table.add_column(
-            heading, justify="right" if heading in ("id", "bytes") else "left", no_wrap=heading != "detail"
-        )
+        table.add_column(heading, justify="right" if heading in ("id", "bytes") else "left", no_wrap=True)
     for kept in listing(connection, chosen):
         row = (str(kept.id), _utc(kept.last), kept.output, kept.reason, kept.source, f"{kept.size:,}", kept.detail)
         table.add_row(*map(_harmless, row))
@@ -130,7 +131,7 @@ def _print_letter(kept: Kept, data: bytes) -> None:
         ("source", kept.source),
         ("resource id", kept.resource_id),
         ("partition", kept.partition),
-        ("position", kept.record),
+        ("position", kept.reference),
         ("ordinals", ", ".join(map(str, kept.ordinals)) or "the whole record"),
         ("arrived", _utc(kept.arrived / 1e9) if kept.arrived else None),
         ("first met", _utc(kept.first)),
@@ -169,7 +170,7 @@ def _as_json(kept: Kept) -> dict[str, Any]:
         "source": kept.source,
         "resource_id": kept.resource_id,
         "partition": kept.partition,
-        "position": str(kept.record),
+        "position": kept.reference,
         "ordinals": list(kept.ordinals),
         "arrived": _utc(kept.arrived / 1e9) if kept.arrived else None,
         "first": _utc(kept.first),

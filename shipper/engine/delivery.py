@@ -291,6 +291,7 @@ class Delivery:
                     stream=part.ledger.stream,
                     partition=part.ledger.partition,
                     record=position.record,
+                    reference=part.ledger.reference(position.record),
                     ordinals=(position.event,),
                     output=self._lane.name,
                     source=part.ledger.source,

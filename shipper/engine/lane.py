@@ -104,14 +104,21 @@ class Lane:
 
     # -- readers ---------------------------------------------------------------------------------------------------
 
-    def ledger(self, source: str, stream: int, row: positions.PartitionRow, decoder: str) -> Ledger:
+    def ledger(
+        self,
+        source: str,
+        stream: int,
+        row: positions.PartitionRow,
+        decoder: str,
+        reference: Callable[[int], str] = str,
+    ) -> Ledger:
         """Begins a partition where the lane stands. A half-settled record that another version of the decoder made is
         begun again: its events may be others, or in another order."""
         standing = row.standings[self.id]
         settled = standing.position
         if settled is not None and standing.decoder != decoder and settled.event not in (0, END):
             settled = Position(settled.record, 0)
-        return Ledger(row.id, source, stream, settled, decoder)
+        return Ledger(row.id, source, stream, settled, decoder, reference)
 
     def offer(self, ledger: Ledger, chunk: Chunk, share: Share, stop: StopSignal) -> bool:
         """Queues a share, waiting while the queue is full. False when ``stop`` came first: then nothing is owed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
+from collections.abc import Callable
 
 from shipper.engine.chunk import Chunk, Share
 from shipper.source import END, Position
@@ -83,12 +84,21 @@ class Entry:
 class Ledger:
     """The entries of one lane in one partition, in reading order. Not thread-safe: the lane's lock guards it."""
 
-    def __init__(self, partition: int, source: str, stream: int, settled: Position | None, decoder: str) -> None:
+    def __init__(
+        self,
+        partition: int,
+        source: str,
+        stream: int,
+        settled: Position | None,
+        decoder: str,
+        reference: Callable[[int], str] = str,
+    ) -> None:
         self.partition = partition
         self.source = source
         self.stream = stream
         self.settled = settled
         self.decoder = decoder
+        self.reference = reference
         self._entries: deque[Entry] = deque()
         self._end = False
 

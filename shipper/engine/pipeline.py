@@ -251,6 +251,10 @@ class Pipeline:
 
     def _drain(self) -> None:
         timeout = self._configuration.server.drain_timeout
+        if self._stop.is_set():
+            log.info(
+                "engine: stopping: what is queued is sent, for at most %g s; a second signal exits at once", timeout
+            )
         deadline = self._clock.monotonic() + timeout - min(CLOSING, timeout / 2)
         for line in self._sources:
             line.stop()

@@ -162,6 +162,7 @@ class Reader:
                     stream=self._stream.id,
                     partition=self._row.id,
                     record=record.position,
+                    reference=self._source.reference(record.position),
                     ordinals=ordinals,
                     output=EVERY_OUTPUT,
                     source=self._source.name,

@@ -184,7 +184,10 @@ class SourceLine:
     def _start(self, stream: Stream, partition: Partition) -> None:
         row = self._rows[partition.id]
         decoder = self._decoder(self._origin(self._source, partition.id))
-        lines = [Line(lane, lane.ledger(self._source.name, stream.id, row, decoder.version)) for lane in self._lanes]
+        lines = [
+            Line(lane, lane.ledger(self._source.name, stream.id, row, decoder.version, self._source.reference))
+            for lane in self._lanes
+        ]
         reader = Reader(
             self._source,
             stream,

@@ -15,12 +15,14 @@ EVERY_OUTPUT = "*"
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter. ``ordinals``: which events of the record, empty for all of it. ``data``: the record as it was
-    read (still encrypted), or the event's encoded bytes. Times are seconds, ``arrived`` nanoseconds, since 1970 UTC."""
+    """One dead letter. ``reference``: the source's own name for the position. ``ordinals``: which events of the record,
+    empty for all of it. ``data``: the record as it was read (still encrypted), or the event's encoded bytes. Times are
+    seconds, ``arrived`` nanoseconds, since 1970 UTC."""
 
     stream: int
     partition: int
     record: int
+    reference: str
     ordinals: tuple[int, ...]
     output: str
     source: str
@@ -43,6 +45,7 @@ class Kept:
     source: str
     partition: str
     record: int
+    reference: str
     ordinals: tuple[int, ...]
     reason: str
     detail: str
@@ -77,8 +80,9 @@ def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> list[
     new = []
     for letter in letters:
         (attempts,) = connection.execute(
-            "INSERT INTO dead_letters (stream, partition, record, ordinals, output, source, reason, detail, attempts, "
-            "first, last, arrived, resource_id, event_id, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "INSERT INTO dead_letters (stream, partition, record, reference, ordinals, output, source, reason, detail, "
+            "attempts, first, last, arrived, resource_id, event_id, data) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (partition, record, ordinals, output) DO UPDATE SET reason = excluded.reason, "
             "detail = excluded.detail, attempts = attempts + excluded.attempts, last = excluded.last "
             "RETURNING attempts",
@@ -86,6 +90,7 @@ def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> list[
                 letter.stream,
                 letter.partition,
                 as_text(letter.record),
+                letter.reference,
                 json.dumps(letter.ordinals) if letter.ordinals else "",
                 letter.output,
                 letter.source,
@@ -123,17 +128,17 @@ def listing(connection: sqlite3.Connection, chosen: Filter, page: int = 500) -> 
     """The chosen dead letters, oldest first. Pages by key: an open cursor would let the WAL grow without bound."""
     where, parameters = chosen.where()
     query = (
-        "SELECT dead_letters.id, output, source, name, record, ordinals, reason, detail, attempts, first, last, "  # noqa: S608 - made of our own words
-        "arrived, resource_id, event_id, length(data) FROM dead_letters "
+        "SELECT dead_letters.id, output, source, name, record, reference, ordinals, reason, detail, attempts, "  # noqa: S608 - made of our own words
+        "first, last, arrived, resource_id, event_id, length(data) FROM dead_letters "
         "JOIN partitions ON partitions.id = dead_letters.partition "
         f"WHERE {where} AND dead_letters.id > ? ORDER BY dead_letters.id LIMIT ?"
     )
     last = 0
     while True:
         rows = connection.execute(query, [*parameters, last, page]).fetchall()
-        for letter, output, source, name, record, ordinals, *rest in rows:
+        for letter, output, source, name, record, reference, ordinals, *rest in rows:
             indices = tuple(json.loads(ordinals)) if ordinals else ()
-            yield Kept(letter, output, source, name, int(record), indices, *rest)
+            yield Kept(letter, output, source, name, int(record), reference, indices, *rest)
         if len(rows) < page:
             return
         last = rows[-1][0]

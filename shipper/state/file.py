@@ -69,12 +69,14 @@ CREATE TABLE books (
 ) WITHOUT ROWID;
 
 -- Keyed by what was read: meeting it again updates the row. `output` is '*' for a record that could not be decoded.
--- `ordinals` is a JSON list of indices in the record, '' for all of it.
+-- `ordinals` is a JSON list of indices in the record, '' for all of it; `reference` is the source's own name for the
+-- position (a sequence number).
 CREATE TABLE dead_letters (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   stream INTEGER NOT NULL REFERENCES streams (id),
   partition INTEGER NOT NULL REFERENCES partitions (id),
   record TEXT NOT NULL,
+  reference TEXT NOT NULL,
   ordinals TEXT NOT NULL,
   output TEXT NOT NULL,
   source TEXT NOT NULL,

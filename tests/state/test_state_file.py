@@ -161,7 +161,7 @@ def test_a_vanished_partition_is_reported_once(connection: sqlite3.Connection) -
 
 
 def letter(record: int, reason: str = "tampered", output: str = "*") -> DeadLetter:
-    return DeadLetter(1, 1, record, (), output, "orders", reason, "why", 1000.0, 5, b"as it was read")
+    return DeadLetter(1, 1, record, str(record), (), output, "orders", reason, "why", 1000.0, 5, b"as it was read")
 
 
 def test_dead_letters_keep_the_record_as_it_was_read(connection: sqlite3.Connection) -> None:

@@ -27,6 +27,7 @@ class Receiver:
         self.order: dict[str, list[str]] = {}
         self.requests: Counter[str] = Counter()
         self._changed = threading.Condition()
+        self._begun = 0
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -65,6 +66,9 @@ class Receiver:
 
     def take(self, output: str, body: bytes) -> dict[str, Any]:
         events = [json.loads(line) for line in body.split(b"\n")]
+        with self._changed:
+            self._begun += 1
+            self._changed.notify_all()
         answer = self.script(output, events)
         refused = set(answer.get("failed", {}))
         with self._changed:
@@ -80,6 +84,10 @@ class Receiver:
         """Until ``condition`` holds; it is asked after every request."""
         with self._changed:
             assert self._changed.wait_for(condition, timeout=seconds), f"after {seconds} s: {self.count()}"
+
+    def wait_for_request(self) -> None:
+        """Until a request has come, answered or not."""
+        self.wait(lambda: self._begun > 0)
 
     def count(self) -> dict[str, int]:
         return {output: len(ids) for output, ids in self.ids.items()}
