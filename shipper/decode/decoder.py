@@ -78,8 +78,13 @@ class RecordDecoder:
         likely = _first_look(data)
         try:
             return self._read(likely, data, position, arrived)
-        except Undecodable:
-            shape = _shape(data)
+        except Undecodable as error:
+            try:
+                shape = _shape(data)
+            except Undecodable:
+                if _resembles_envelope(data):  # says more than that it is no whole JSON
+                    raise error from None
+                raise
             if shape == likely:
                 raise
         return self._read(shape, data, position, arrived)
@@ -131,6 +136,11 @@ def _first_look(data: bytes) -> Shape:
             return "record"
         return "envelope"
     return "native" if b'"schema_version"' in head else "event"
+
+
+def _resembles_envelope(data: bytes) -> bool:
+    head = data[:_HEAD]
+    return b'"databaseActivityEvents"' in head or b'"DatabaseActivityMonitoringRecords"' in head
 
 
 def _shape(data: bytes) -> Shape:

@@ -120,13 +120,18 @@ def _bomb() -> bytes:
 
 
 _KINDS: dict[str, tuple[Reason, Callable[[_Parts], bytes]]] = {
-    "not_json": (Reason.ENVELOPE_MALFORMED, lambda parts: b"not JSON: " + parts.body.hex().encode()),
+    "not_json": (
+        Reason.ENVELOPE_MALFORMED,
+        lambda parts: b'{"type":"DatabaseActivityMonitoringRecords" and then no JSON: ' + parts.body.hex().encode(),
+    ),
     "empty": (Reason.ENVELOPE_MALFORMED, lambda _parts: b""),
-    "cut_envelope": (Reason.ENVELOPE_MALFORMED, lambda parts: parts.whole()[: parts.rng.randrange(1, 200)]),
+    "cut_envelope": (Reason.ENVELOPE_MALFORMED, lambda parts: parts.whole()[: parts.rng.randrange(60, 200)]),
     "other_type": (Reason.ENVELOPE_MALFORMED, lambda parts: _fields(parts, type="SomethingElse")),
     "no_message": (
         Reason.ENVELOPE_MALFORMED,
-        lambda parts: json.dumps({"type": ENVELOPE_TYPE, "version": parts.version}).encode(),
+        lambda parts: json.dumps(
+            {"type": ENVELOPE_TYPE, "version": parts.version, "databaseActivityEvents": None}
+        ).encode(),
     ),
     "envelope_not_utf8": (
         Reason.JSON_ENCODING,
