@@ -105,7 +105,8 @@ class SourceSettings(Table):
 
     type: str = Field(description="`kinesis` or `file`")
     decode: Literal["auto", "das", "events"] = Field(
-        "auto", description="`das`: encrypted records; `events`: bare events; `auto` looks at the bytes"
+        "auto",
+        description="`das`: activity streams, encrypted or not; `events`: all that is not encrypted; `auto`: both",
     )
     start: Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_start)] = Field(
         "earliest", description="where to begin while no position exists: or a time, `2026-01-31T12:00:00Z`"

@@ -53,7 +53,7 @@ class RecordDecoder:
         self.version = f"{DECODER_VERSION}:{kind}"
         self._resource_id = origin.resource_id
         self._keys = keys
-        self._das = kind != "events"
+        self._encrypted = kind != "events"
         self._native = kind != "das"
         self._max_bytes = max_record_bytes
         self._records = Records(origin)
@@ -66,7 +66,7 @@ class RecordDecoder:
             return _refused(Reason.TOO_LARGE, f"{len(data)} bytes, more than {self._max_bytes}")
         try:
             # A file of events is the most work for the least bytes: what is surely one is read at once.
-            if data[2 : data.find(b'"', 2, 32)] in _EVENT_NAMES and self._das:
+            if data[2 : data.find(b'"', 2, 32)] in _EVENT_NAMES:
                 return self._records.bare(data, reference, record.arrived)
             if data.startswith(_BYTE_ORDER_MARK):
                 data = data[len(_BYTE_ORDER_MARK) :]
@@ -90,10 +90,12 @@ class RecordDecoder:
         return self._read(shape, data, position, arrived)
 
     def _read(self, shape: Shape, data: bytes, position: str, arrived: int) -> Decoded:
-        if not (self._native if shape == "native" else self._das):
-            raise Undecodable(Reason.SHAPE, f"{_NAMES[shape]}, which this source's `decode` leaves out")
+        if shape == "native" and not self._native:
+            raise _left_out(shape)
         if shape == "envelope":
             envelope = parse_envelope(data)
+            if envelope.message is not None and not self._encrypted:
+                raise _left_out(shape)
             return self._decrypted(self._open(envelope), position, arrived, envelope.version)
         if shape == "record":
             return self._records.record(data, position, arrived, "")
@@ -123,6 +125,10 @@ _NAMES: dict[Shape, str] = {
     "native": "a native event",
     "event": "an engine's event",
 }
+
+
+def _left_out(shape: Shape) -> Undecodable:
+    return Undecodable(Reason.SHAPE, f"{_NAMES[shape]}, which this source's `decode` leaves out")
 
 
 def _refused(reason: Reason, detail: str) -> Decoded:
