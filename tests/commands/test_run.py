@@ -11,6 +11,7 @@ import pytest
 
 from support.command import shipper, start, succeeded
 from support.receiver import Receiver
+from support.waiting import until
 
 EVENTS = 200
 
@@ -100,12 +101,8 @@ def test_a_second_signal_exits_at_once_and_loses_nothing(captured: Path) -> None
 
 def stopped_reading(folder: Path) -> None:
     """Until the process has said that it drains."""
-    never = threading.Event()
-    for _ in range(200):
-        if "stopping" in (folder / "shipper.log").read_text():
-            return
-        never.wait(0.05)
-    raise AssertionError((folder / "shipper.log").read_text())
+    log = folder / "shipper.log"
+    until(lambda: "stopping: what is queued is sent" in log.read_text(), log.read_text)
 
 
 def test_a_timeout_ends_a_single_run(captured: Path) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,12 @@ import msgspec
 import pytest
 from testcontainers.core.container import DockerContainer
 
+from servers.process import free_port
 from shipper import __version__
 from shipper.event import Event
 from support.environments import REPOSITORY
 from support.requirements import require, require_docker
+from support.waiting import until
 
 # One worker, so that the image is built once.
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("image")]
@@ -153,7 +153,7 @@ def test_it_ships_what_is_mounted_and_sigterm_stops_it(image: str, client: Any, 
         .with_volume_mapping(str(configuration), "/etc/shipper/shipper.toml", "ro")
         .with_volume_mapping(str(given), "/input", "ro")
         .with_volume_mapping(str(wanted), "/output", "rw")
-        .with_env("SHIPPER_LISTEN", f"127.0.0.1:{_free_port()}")
+        .with_env("SHIPPER_LISTEN", f"127.0.0.1:{free_port()}")
         .with_kwargs(network_mode="host")
     )
     with container:
@@ -168,21 +168,20 @@ def test_it_ships_what_is_mounted_and_sigterm_stops_it(image: str, client: Any, 
     assert [msgspec.json.decode(line)["id"] for line in _lines(wanted)] == [event.id for event in EVENTS]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def _lines(folder: Path) -> list[bytes]:
     return [line for file in sorted(folder.iterdir()) for line in file.read_bytes().splitlines()]
 
 
-def _wait_for(condition: Any, container: DockerContainer, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_for(condition: Callable[[], object], container: DockerContainer, seconds: float = 60) -> None:
+    """Until the condition holds; a container that ended fails at once, with its words."""
     wrapped = container.get_wrapped_container()
-    while not condition():
+
+    def words() -> str:
+        return b"".join(container.get_logs()).decode()
+
+    def holds() -> bool:
         wrapped.reload()
-        if time.monotonic() > deadline or wrapped.status == "exited":
-            pytest.fail("it did not ship: " + b"".join(container.get_logs()).decode())
-        time.sleep(0.05)
+        assert wrapped.status != "exited", words()
+        return bool(condition())
+
+    until(holds, words, seconds)

@@ -12,6 +12,7 @@ from shipper.state import positions
 from shipper.state.file import read_state
 from support.command import shipper, start, succeeded
 from support.receiver import Receiver
+from support.waiting import until
 
 EVENTS = 2_000
 
@@ -116,15 +117,13 @@ def test_each_output_keeps_its_own_position_when_one_of_them_fails_for_good(capt
         assert books["slow"]["dead_lettered"] == {"rejected": EVENTS - len(receiver.ids["slow"])}
 
 
-def wait_until_settled(state: Path, lane: str, events: int, seconds: float = 30) -> None:
+def wait_until_settled(state: Path, lane: str, events: int) -> None:
     """Until the lane's books have been committed for so many events."""
     connection = read_state(state)
-    deadline = threading.Event()
     try:
-        for _ in range(int(seconds / 0.05)):
-            if sum(positions.books(connection).get(lane, {}).get("delivered", {}).values()) == events:
-                return
-            deadline.wait(0.05)
+        until(
+            lambda: sum(positions.books(connection).get(lane, {}).get("delivered", {}).values()) == events,
+            lambda: str(positions.books(connection)),
+        )
     finally:
         connection.close()
-    raise AssertionError(f"{lane} did not settle {events} events within {seconds} s")

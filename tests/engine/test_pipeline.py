@@ -28,6 +28,7 @@ from shipper.state.file import open_state, read_state
 from shipper.testing.kinesis import FakeKinesis
 from shipper.testing.kms import FakeKms
 from support.receiver import RIG, Receiver
+from support.waiting import until
 
 #: As if a kill had come when three events of one record were settled.
 HALF_SETTLED = "UPDATE positions SET event = 3 WHERE record = (SELECT min(record) FROM positions)"
@@ -126,12 +127,7 @@ def in_background(pipeline: Pipeline) -> Callable[[], Result]:
 
 def held(pipeline: Pipeline, reason: str) -> None:
     """Waits until something is held for this reason."""
-    never = threading.Event()
-    for _ in range(600):
-        if any(hold.reason == reason for hold in pipeline.held()):
-            return
-        never.wait(0.05)
-    raise AssertionError(f"nothing is held for {reason}: {pipeline.held()}")
+    until(lambda: any(hold.reason == reason for hold in pipeline.held()), lambda: str(pipeline.held()))
 
 
 def test_the_way_of_an_event_from_a_stream_to_an_output(site: Site) -> None:

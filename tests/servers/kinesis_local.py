@@ -5,20 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from servers.process import free_port, serving
 from support.requirements import require
 
 VERSION = "0.6.2"
 _CACHE = Path(__file__).parents[2] / ".cache" / "npm"
 _PACKAGE = _CACHE / "node_modules" / "kinesis-local"
 _INSTALL_SECONDS = 120
-_START_SECONDS = 60.0
 
 
 @contextmanager
@@ -30,23 +28,15 @@ def kinesis_local(folder: Path) -> Iterator[str]:
     assert node is not None
     assert npm is not None
     _install(npm)
-    port, tls_port = _free_ports()
-    log = folder / "kinesis-local.log"
+    port, tls_port = free_port(), free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "KINESIS_MOCK_PLAIN_PORT": str(port),
         "KINESIS_MOCK_TLS_PORT": str(tls_port),
     }
-    with (
-        log.open("wb") as stream,
-        # It finds its settings in its working directory only.
-        subprocess.Popen([node, "main.js"], cwd=_PACKAGE, env=environment, stdout=stream, stderr=stream) as process,
-    ):
-        try:
-            _wait(process, port, log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
+    # It finds its settings in its working directory only.
+    with serving([node, "main.js"], port, folder / "kinesis-local.log", cwd=_PACKAGE, env=environment) as url:
+        yield url
 
 
 def _install(npm: str) -> None:
@@ -61,24 +51,3 @@ def _install(npm: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
         require("npm", done.returncode == 0, f"npm cannot install kinesis-local: {done.stderr.strip()[-300:]}")
         wanted.touch()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
-
-
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"kinesis-local does not answer:\n{log.read_text(errors='replace')[-4000:]}"
-                ) from None
-            time.sleep(0.05)
