@@ -66,7 +66,7 @@ class Held(ShipperError):
         self.mend = mend
 
 
-#: Closed list of reasons that a component can be held for (metric label ``reason``; documented in docs/operations.md).
+#: Closed list of reasons that a component can be held for (metric label ``reason``; documented in docs/delivery.md).
 HELD_REASONS = frozenset(
     {
         "access_denied",
