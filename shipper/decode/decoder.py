@@ -21,7 +21,7 @@ from shipper.source import Record
 
 __all__ = ["DECODER_VERSION", "MAX_RECORD_BYTES", "Kind", "RecordDecoder"]
 
-#: What a source's ``decode`` setting asks for: ``das`` all but native events, ``events`` those alone.
+#: What a source's ``decode`` setting asks for: ``das`` all but native events, ``events`` all but encrypted ones.
 Kind = Literal["auto", "das", "events"]
 
 #: To be raised whenever the same record becomes other events, or the same in another order: positions inside a record
@@ -35,7 +35,7 @@ MAX_RECORD_BYTES: Final = 128 << 20
 #: How far the first look goes. It only chooses which reading is tried first.
 _HEAD = 160
 #: With these an engine's event begins, and nothing else does.
-_EVENT_NAMES = frozenset({b"logTime", b"startTime", b"class"})
+_EVENT_BEGINNINGS = frozenset({b'"logTime', b'"startTi', b'"class":'})
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Shape = Literal["envelope", "record", "native", "event"]
@@ -66,7 +66,7 @@ class RecordDecoder:
             return _refused(Reason.TOO_LARGE, f"{len(data)} bytes, more than {self._max_bytes}")
         try:
             # A file of events is the most work for the least bytes: what is surely one is read at once.
-            if data[2 : data.find(b'"', 2, 32)] in _EVENT_NAMES:
+            if data[1:9] in _EVENT_BEGINNINGS:
                 return self._records.bare(data, reference, record.arrived)
             if data.startswith(_BYTE_ORDER_MARK):
                 data = data[len(_BYTE_ORDER_MARK) :]

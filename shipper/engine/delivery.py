@@ -21,7 +21,7 @@ from shipper.engine.holds import Holds
 from shipper.engine.lane import Lane, Parcel, Slice, delivered
 from shipper.engine.ledger import Tally
 from shipper.engine.threads import Pulse
-from shipper.errors import Held
+from shipper.errors import HELD_REASONS, Held
 from shipper.observe.metrics import Metrics
 from shipper.output import Batch, DeliveryError, Failure, Outcome, Report
 from shipper.state import positions
@@ -50,6 +50,8 @@ class _Parcel:
         self.already_stored: set[int] = set()
         self.refused: dict[int, Failure] = {}
         self.pause = 0.0
+        self.at_once = False
+        self.slow_down = False
 
 
 class Delivery:
@@ -146,19 +148,24 @@ class Delivery:
         try:
             report = self._send(batch)
         except Held as held:
-            delivery.pause = self._holds.hold(self._component, held)
-            delivery.held += delivery.pause
+            self._hold(delivery, held)
             self._metrics.batch(self._lane.name, Outcome.HELD)
             return indices
-        self._holds.release(self._component)
+        held_by = next((one for one in report.failed.values() if one.outcome is Outcome.HELD), None)
+        if held_by is None:
+            self._holds.release(self._component)
         delivery.attempts += 1
+        delivery.slow_down |= report.slow_down
         if report.bookmark is not None:
             delivery.bookmark = report.bookmark
         delivery.already_stored.update(indices[index] for index in report.already_stored)
         again = self._classify(delivery, indices, report)
         worst = next(iter(report.failed.values())).outcome if report.failed else "delivered"
         self._metrics.batch(self._lane.name, worst)
-        if again and self._given_up(delivery):
+        if held_by is not None:
+            reason = held_by.reason if held_by.reason in HELD_REASONS else "refused"
+            self._hold(delivery, Held(reason, held_by.detail or held_by.reason))
+        elif again and self._given_up(delivery):
             for index in again:
                 delivery.refused[index] = Failure(Outcome.REJECTED, "gave_up", "not delivered within give_up_after")
             return []
@@ -166,6 +173,11 @@ class Delivery:
             self._metrics.retried(self._lane.name, len(again))
         self._say(again, report)
         return again
+
+    def _hold(self, delivery: _Parcel, held: Held) -> None:
+        """Notes the hold; the time until the next try counts neither as an attempt nor towards ``give_up_after``."""
+        delivery.pause = self._holds.hold(self._component, held)
+        delivery.held += delivery.pause
 
     def _say(self, again: list[int], report: Report) -> None:
         """Logs the first failure of a row of them, and its end."""
@@ -184,7 +196,7 @@ class Delivery:
             bookmark = self._output.prepare(batch)
             if bookmark is not None:
                 self._writer.call(lambda connection: positions.keep_bookmark(connection, self._lane.id, bookmark))
-            report = self._output.send(batch)
+            report = _checked(self._output.send(batch), len(batch))
         except Held:
             raise
         except DeliveryError as error:
@@ -199,6 +211,10 @@ class Delivery:
     def _classify(self, delivery: _Parcel, indices: list[int], report: Report) -> list[int]:
         again: list[int] = []
         too_large: list[int] = []
+        # What was not tried goes out again at once, but an output that says so each time is not asked in a tight loop.
+        delivery.at_once = not delivery.at_once and all(
+            failure.outcome is Outcome.NOT_TRIED for failure in report.failed.values()
+        )
         possible_duplicates = 0
         for index, failure in report.failed.items():
             match failure.outcome:
@@ -228,7 +244,7 @@ class Delivery:
         return limit is not None and self._clock.monotonic() - delivery.started - delivery.held >= limit
 
     def _wait(self, delivery: _Parcel, state: RetryCallState) -> float:
-        if delivery.pause:
+        if delivery.pause or delivery.at_once:
             return delivery.pause
         ceiling = min(self._retry.max, self._retry.initial * 2.0 ** min(state.attempt_number - 1, 30))
         return self._randomness.uniform(0, ceiling)
@@ -267,6 +283,8 @@ class Delivery:
             first += count
         self._lane.settle(parcel, tallies, letters, delivery.bookmark)
         self._metrics.settled(self._lane.name, tallies, parcel.time)
+        if delivery.slow_down:
+            self._clock.wait(self._abandoned, self._retry.initial)
 
     def _tally(self, delivery: _Parcel, first: int, count: int) -> Tally:
         tally: Tally = Counter()
@@ -305,6 +323,15 @@ class Delivery:
                 )
             )
         return letters
+
+
+def _checked(report: Report, count: int) -> Report:
+    """The report, where it speaks of events that the batch has: a plugin may return anything."""
+    if not isinstance(report, Report):
+        raise TypeError(f"send returned {type(report).__name__} instead of a Report")
+    if not all(0 <= index < count for index in (*report.failed, *report.already_stored)):
+        raise IndexError(f"send reported an event that a batch of {count} does not have")
+    return report
 
 
 def _part(batch: Batch, indices: Sequence[int]) -> Batch:

@@ -92,7 +92,10 @@ class Lane:
         self._metrics = metrics
         self._clock = clock
         self._cap = TargetCap(output.values(), settings.max_targets, clock)
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        # Two conditions, so that nobody is woken who has nothing to do: senders wait for work, readers for room.
+        self._work = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._queued_events = 0
@@ -122,11 +125,11 @@ class Lane:
 
     def offer(self, ledger: Ledger, chunk: Chunk, share: Share, stop: StopSignal) -> bool:
         """Queues a share, waiting while the queue is full. False when ``stop`` came first: then nothing is owed."""
-        with self._condition:
+        with self._lock:
             while self._queued_bytes >= QUEUE_BYTES and self._queue:
                 if stop.is_set() or self._stopped:
                     return False
-                self._condition.wait(LOOK)
+                self._room.wait(LOOK)
             entry = ledger.open(chunk, share)
             if entry is None:
                 return True
@@ -140,51 +143,52 @@ class Lane:
             self._queue.append(_Queued(ledger, entry, events, values, 0, size, self._clock.monotonic()))
             self._queued_bytes += size
             self._queued_events += len(events)
-            self._condition.notify_all()
+            if len(self._queue) == 1 or self._full():
+                self._work.notify()
         return True
 
     def end(self, ledger: Ledger) -> None:
         """The partition was read to its end."""
-        with self._condition:
+        with self._lock:
             ledger.end()
             self._submit([ledger], None, ())
 
     def finish(self) -> None:
         """Nothing more is offered: what is queued is sent without waiting for company, then ``take`` gives ``None``."""
-        with self._condition:
+        with self._lock:
             self._finishing = True
-            self._condition.notify_all()
+            self._work.notify_all()
 
     def stop(self) -> None:
         """Sending stops: ``take`` gives ``None`` at once; what is queued stays behind the position."""
-        with self._condition:
+        with self._lock:
             self._stopped = True
-            self._condition.notify_all()
+            self._work.notify_all()
+            self._room.notify_all()
 
     # -- senders ---------------------------------------------------------------------------------------------------
 
     def take(self) -> Parcel | None:
         """The next batch: when it is full, or when its first event has waited ``max_wait``. ``None``: no more."""
-        with self._condition:
+        with self._lock:
             while True:
                 if self._stopped:
                     return None
                 if not self._queue:
                     if self._finishing:
                         return None
-                    self._condition.wait()
+                    self._work.wait()
                     continue
-                full = self._queued_events >= self._max_events or self._queued_bytes >= self._max_bytes
                 waited = self._clock.monotonic() - self._queue[0].since
-                if full or self._finishing or waited >= self.settings.batch.max_wait:
+                if self._full() or self._finishing or waited >= self.settings.batch.max_wait:
                     return self._cut()
-                self._condition.wait(self.settings.batch.max_wait - waited)
+                self._work.wait(self.settings.batch.max_wait - waited)
 
     def settle(
         self, parcel: Parcel, tallies: Sequence[Tally], letters: Sequence[DeadLetter], bookmark: bytes | None
     ) -> None:
         """Nothing more is owed of a parcel; ``tallies`` say per slice what became of it."""
-        with self._condition:
+        with self._lock:
             for part, tally in zip(parcel.slices, tallies, strict=True):
                 part.entry.settle(part.start, part.stop, tally)
             self._in_flight -= len(parcel.batch)
@@ -192,7 +196,7 @@ class Lane:
 
     def owed(self) -> tuple[int, int]:
         """How many events wait in the queue, and how many were taken and are not settled."""
-        with self._condition:
+        with self._lock:
             return self._queued_events, self._in_flight
 
     def queued_bytes(self) -> int:
@@ -219,6 +223,11 @@ class Lane:
             positions.settle(connection, self.id, moves, bookmark)
 
         return change
+
+    def _full(self) -> bool:
+        """Whether the queue holds a whole batch."""
+        enough: bool = self._queued_events >= self._max_events or self._queued_bytes >= self._max_bytes
+        return enough
 
     def _cut(self) -> Parcel:
         events: list[bytes] = []
@@ -247,7 +256,9 @@ class Lane:
                 break
             self._queue.popleft()
         self._in_flight += len(events)
-        self._condition.notify_all()
+        self._room.notify_all()
+        if self._queue:
+            self._work.notify()  # another sender may take the rest, or wait for company
         return Parcel(Batch(events, values, sum(map(len, events))), slices, time)
 
     def _fit(self, head: _Queued, room: int, room_bytes: int, *, first: bool) -> tuple[int, int]:

@@ -92,12 +92,13 @@ class Pipeline:
         self._error: BaseException | None = None
         self._closing = ExitStack()
         self._server: HttpServer | None = None
+        self._writer: Writer | None = None
         self._claimed: dict[str, str] = {}
         self._lanes: list[Lane] = []
         self._sources: list[SourceLine] = []
         self._senders: list[threading.Thread] = []
         self._deliveries: list[Delivery] = []
-        self.metrics.watch_held(self._holds.current)
+        self.metrics.watch_held(self.held)
         self.metrics.watch_disk(configuration.state.path.parent)
         for name in configuration.sources:
             self.metrics.add_source(name)
@@ -129,7 +130,7 @@ class Pipeline:
             before = positions.books(connection)
             letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics)
             try:
-                writer = Writer(connection, self._clock)
+                writer = self._writer = Writer(connection, self._clock)
                 writing = self._threads.start("state", writer.run)
                 if configuration.server.listen:
                     self._server = HttpServer(configuration.server.listen, self.metrics, self)
@@ -168,7 +169,10 @@ class Pipeline:
 
     def held(self) -> Sequence[Hold]:
         """What waits for a person."""
-        return self._holds.current()
+        held = self._holds.current()
+        if self._writer is not None and self._writer.blocked is not None:
+            held.append(Hold("state", "disk_full", f"the state file cannot be written: {self._writer.blocked}"))
+        return held
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -277,7 +281,7 @@ class Pipeline:
         if self._error is not None:
             raise Died(f"engine: {self._threads.died}; what was not settled stays behind the position; see the log")
         owed = {lane.name: sum(lane.owed()) for lane in self._lanes if any(lane.owed())}
-        held = self._holds.current()
+        held = list(self.held())
         code = 0 if in_time and not owed else 1
         message = ""
         if not in_time:

@@ -136,7 +136,9 @@ class SourceLine:
             self._leave()
         self._stream = stream
         self._report_lost(
-            self._writer.call(lambda connection: positions.forget_predecessors(connection, stream, series))
+            self._writer.call(
+                lambda connection: positions.forget_predecessors(connection, stream, series, self._lane_ids)
+            )
         )
         return stream
 
@@ -158,7 +160,9 @@ class SourceLine:
             )
         if self._source.retention() is not None:
             self._report_lost(
-                self._writer.call(lambda connection: positions.forget_vanished(connection, stream, names))
+                self._writer.call(
+                    lambda connection: positions.forget_vanished(connection, stream, names, self._lane_ids)
+                )
             )
         for partition in partitions:
             if self._source.max_readers is not None and len(self._running) >= self._source.max_readers:

@@ -110,23 +110,27 @@ def ensure_partitions(
     return rows
 
 
-def forget_vanished(connection: sqlite3.Connection, stream: Stream, listed: Sequence[str]) -> list[str]:
-    """Partitions that the source no longer lists although some lane had not finished them: reported once, as a gap."""
+def forget_vanished(
+    connection: sqlite3.Connection, stream: Stream, listed: Sequence[str], lanes: Sequence[int]
+) -> list[str]:
+    """Partitions that the source no longer lists although one of these lanes had not finished them: reported once, as
+    a gap. What an output that left the configuration had not finished is not asked."""
     rows = connection.execute(
-        "SELECT DISTINCT name, partitions.id FROM partitions JOIN positions ON positions.partition = partitions.id "
+        "SELECT name, partition, lane FROM partitions JOIN positions ON positions.partition = partitions.id "
         "WHERE stream = ? AND NOT ended ORDER BY name",
         (stream.id,),
     ).fetchall()
-    vanished = [(name, partition) for name, partition in rows if name not in set(listed)]
-    for _, partition in vanished:
-        connection.execute("UPDATE positions SET ended = 1 WHERE partition = ?", (partition,))
-    return [name for name, _ in vanished]
+    known = set(listed)
+    vanished = [row for row in rows if row[0] not in known and row[2] in lanes]
+    for _, partition, lane in vanished:
+        connection.execute("UPDATE positions SET ended = 1 WHERE partition = ? AND lane = ?", (partition, lane))
+    return list(dict.fromkeys(name for name, _, _ in vanished))
 
 
-def forget_predecessors(connection: sqlite3.Connection, stream: Stream, series: str) -> list[str]:
+def forget_predecessors(connection: sqlite3.Connection, stream: Stream, series: str, lanes: Sequence[int]) -> list[str]:
     """The same for streams that this one has replaced: deleted, and made anew under the same name."""
     older = connection.execute("SELECT id FROM streams WHERE series = ? AND id < ?", (series, stream.id)).fetchall()
-    return [name for (old,) in older for name in forget_vanished(connection, Stream(old, EARLIEST), ())]
+    return [name for (old,) in older for name in forget_vanished(connection, Stream(old, EARLIEST), (), lanes)]
 
 
 def settle(connection: sqlite3.Connection, lane: int, moves: Sequence[Move], bookmark: bytes | None) -> None:

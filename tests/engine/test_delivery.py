@@ -210,6 +210,30 @@ def test_a_held_output_keeps_everything_and_goes_on(rig: Callable[..., Rig]) -> 
     assert one.holds.current() == []
 
 
+def test_a_hold_that_is_reported_for_single_events_never_makes_dead_letters(rig: Callable[..., Rig]) -> None:
+    script = [failing(Outcome.HELD, 1), *[failing(Outcome.HELD, 0)] * 30]
+    one = rig(Scripted(settings(retry={"give_up_after": "5s"}), *script))
+    one.offer(2)
+    assert one.ship() == {"offered": {"": 2}, "delivered": {"": 2}}
+    assert one.holds.current() == []
+
+
+def test_what_was_not_tried_goes_out_at_once_but_not_in_a_tight_loop(rig: Callable[..., Rig]) -> None:
+    one = rig(Scripted(settings(), *[failing(Outcome.NOT_TRIED, 0)] * 4))
+    one.offer(1)
+    one.ship()
+    first, second, *_ = one.clock.waits
+    assert first == 0
+    assert second > 0
+
+
+def test_a_destination_that_asks_for_it_gets_its_next_batch_later(rig: Callable[..., Rig]) -> None:
+    one = rig(Scripted(settings(retry={"initial": "3s"}), Report(slow_down=True)))
+    one.offer(1)
+    one.ship()
+    assert one.clock.waits == [3.0]
+
+
 def test_what_a_plugin_raises_by_mistake_counts_as_unknown(
     rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,6 +242,13 @@ def test_what_a_plugin_raises_by_mistake_counts_as_unknown(
     assert one.ship() == {"offered": {"": 1}, "delivered": {"": 1}}
     assert "the plugin failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("nonsense", [failing(Outcome.REJECTED, 7), Report(already_stored={-1}), None])
+def test_a_report_that_makes_no_sense_counts_as_unknown(rig: Callable[..., Rig], nonsense: Any) -> None:
+    one = rig(Scripted(settings(), nonsense))
+    one.offer(2)
+    assert one.ship() == {"offered": {"": 2}, "delivered": {"": 2}}
 
 
 def test_giving_up_makes_dead_letters_and_a_hold_does_not_count(rig: Callable[..., Rig]) -> None:

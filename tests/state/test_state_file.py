@@ -156,8 +156,18 @@ def test_a_vanished_partition_is_reported_once(connection: sqlite3.Connection) -
     lanes = list(positions.ensure_lanes(connection, ["a"]).values())
     stream = stream_of(connection, lanes)
     positions.ensure_partitions(connection, stream, ["gone", "here"], lanes)
-    assert positions.forget_vanished(connection, stream, ["here"]) == ["gone"]
-    assert positions.forget_vanished(connection, stream, ["here"]) == []
+    assert positions.forget_vanished(connection, stream, ["here"], lanes) == ["gone"]
+    assert positions.forget_vanished(connection, stream, ["here"], lanes) == []
+
+
+def test_an_output_that_left_the_configuration_makes_no_gap(connection: sqlite3.Connection) -> None:
+    known = positions.ensure_lanes(connection, ["stays", "left"])
+    stream = stream_of(connection, list(known.values()))
+    row = positions.ensure_partitions(connection, stream, ["gone"], list(known.values()))["gone"]
+    move = move_to(row.id, Position(5, END))
+    move.ended = True
+    positions.settle(connection, known["stays"], [move], None)
+    assert positions.forget_vanished(connection, stream, [], [known["stays"]]) == []
 
 
 def letter(record: int, reason: str = "tampered", output: str = "*") -> DeadLetter:
