@@ -13,7 +13,7 @@ from shipper.state.dead_letters import EVERY_OUTPUT, DeadLetter, Filter
 
 
 class DeadLetterBox:
-    """Bounded by ``max_bytes`` of data; full holds the component that would write. ``keep`` runs in the writer."""
+    """Bounded by ``max_bytes`` of data; full holds the component that would write."""
 
     def __init__(self, connection: sqlite3.Connection, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
@@ -22,7 +22,8 @@ class DeadLetterBox:
         self._counts = Counter({EVERY_OUTPUT: 0})
         for output, _, count in dead_letters.counts(connection, Filter()):
             self._counts[output] += count
-        self._publish(self._counts)
+        for output, count in self._counts.items():
+            metrics.dead_letters(output, count)
 
     def require_room(self) -> None:
         """Raises ``Held`` while the dead letters are full: nobody may make room by losing the next one."""
@@ -33,15 +34,9 @@ class DeadLetterBox:
                 "see why with `shipper dead-letters list`, or raise dead_letters.max_bytes",
             )
 
-    def keep(self, connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> None:
-        """Stores dead letters, as a part of a change of the writer."""
-        if not letters:
-            return
-        for letter in dead_letters.keep(connection, letters):
+    def kept(self, new: Sequence[DeadLetter]) -> None:
+        """Dead letters that were not there before have been committed."""
+        for letter in new:
             self._bytes += len(letter.data)
             self._counts[letter.output] += 1
-        self._publish({letter.output: 0 for letter in letters})
-
-    def _publish(self, outputs: dict[str, int]) -> None:
-        for output in outputs:
-            self._metrics.dead_letters(output, self._counts[output])
+            self._metrics.dead_letters(letter.output, self._counts[letter.output])

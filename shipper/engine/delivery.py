@@ -41,8 +41,9 @@ class _Identified(msgspec.Struct):
 class _Parcel:
     """A parcel in delivery: which events are settled how, and the last bookmark that covers what was sent."""
 
-    def __init__(self, parcel: Parcel, started: float) -> None:
+    def __init__(self, parcel: Parcel, started: float, pulse: Pulse) -> None:
         self.parcel = parcel
+        self.pulse = pulse
         self.started = started
         self.held = 0.0
         self.attempts = 0
@@ -90,8 +91,9 @@ class Delivery:
         """The body of a sender's thread: connects once for all of them, then sends until the lane gives no more."""
         if not self._connect(bookmark, pulse):
             return
-        while True:
+        while not self._abandoned.is_set():
             with pulse.idle():
+                self._writer.wait_while_blocked(self._abandoned)
                 parcel = self._lane.take()
             if parcel is None:
                 return
@@ -119,7 +121,7 @@ class Delivery:
     # -- one parcel ------------------------------------------------------------------------------------------------
 
     def _deliver(self, parcel: Parcel, pulse: Pulse) -> None:
-        delivery = _Parcel(parcel, self._clock.monotonic())
+        delivery = _Parcel(parcel, self._clock.monotonic(), pulse)
         retrying = Retrying(
             retry=retry_if_result(bool),
             stop=stop_when_event_set(self._abandoned),
@@ -132,7 +134,8 @@ class Delivery:
         def attempt() -> list[int]:
             nonlocal remaining
             pulse()
-            remaining = self._attempt(delivery, remaining)
+            if not self._abandoned.is_set():
+                remaining = self._attempt(delivery, remaining)
             return remaining
 
         if retrying(attempt):
@@ -146,7 +149,7 @@ class Delivery:
         batch = _part(delivery.parcel.batch, indices)
         delivery.pause = 0.0
         try:
-            report = self._send(batch)
+            report = self._send(batch, delivery.pulse)
         except Held as held:
             self._hold(delivery, held)
             self._metrics.batch(self._lane.name, Outcome.HELD)
@@ -189,13 +192,14 @@ class Delivery:
             log.info("%s delivers again", self._component)
         self._failing = bool(again)
 
-    def _send(self, batch: Batch) -> Report:
+    def _send(self, batch: Batch, pulse: Pulse) -> Report:
         """Calls the plugin. Whatever it raises becomes a report, but for ``Held``."""
         started = self._clock.monotonic()
         try:
             bookmark = self._output.prepare(batch)
             if bookmark is not None:
-                self._writer.call(lambda connection: positions.keep_bookmark(connection, self._lane.id, bookmark))
+                with pulse.idle():
+                    self._writer.call(lambda connection: positions.keep_bookmark(connection, self._lane.id, bookmark))
             report = _checked(self._output.send(batch), len(batch))
         except Held:
             raise

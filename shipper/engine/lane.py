@@ -22,7 +22,7 @@ from shipper.engine.targets import TargetCap
 from shipper.observe.metrics import Metrics
 from shipper.output import Batch, Output
 from shipper.source import END, Position, StopSignal
-from shipper.state import positions
+from shipper.state import dead_letters, positions
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.positions import Move
 from shipper.state.writer import Writer
@@ -213,14 +213,15 @@ class Lane:
                 moves.append(move)
                 self.books.update(move.tally)
         if moves or letters or bookmark is not None:
-            self._writer.submit(self._settlement(moves, bookmark, letters))
+            self._writer.submit(self._settlement(moves, bookmark, letters), self._letters.kept)
 
     def _settlement(
         self, moves: Sequence[Move], bookmark: bytes | None, letters: Sequence[DeadLetter]
-    ) -> Callable[[Connection], None]:
-        def change(connection: Connection) -> None:
-            self._letters.keep(connection, letters)
+    ) -> Callable[[Connection], list[DeadLetter]]:
+        def change(connection: Connection) -> list[DeadLetter]:
+            new = dead_letters.keep(connection, letters)
             positions.settle(connection, self.id, moves, bookmark)
+            return new
 
         return change
 

@@ -110,6 +110,11 @@ class Ledger:
         self._entries.append(entry)
         return entry
 
+    @property
+    def owes(self) -> bool:
+        """Whether anything is unsettled of what was read."""
+        return bool(self._entries)
+
     def end(self) -> None:
         """Nothing follows in this partition: it is finished when all entries are."""
         self._end = True

@@ -146,7 +146,10 @@ class Pipeline:
                     for lane in self._lanes:
                         lane.stop()
                     writer.close()
-                    writing.join()
+                    writing.join(CLOSING)
+                    if writing.is_alive():
+                        writer.give_up()
+                        writing.join()
                     for output in outputs:
                         output.close()
                     self._closing.close()
@@ -268,10 +271,10 @@ class Pipeline:
             lane.finish()
         for sender in self._senders:
             sender.join(max(0.0, deadline - self._clock.monotonic()))
-        for delivery in self._deliveries:
-            delivery.abandon()
         for lane in self._lanes:
             lane.stop()
+        for delivery in self._deliveries:
+            delivery.abandon()
         for sender in self._senders:
             sender.join(min(CLOSING, timeout / 2) / 2)
 
@@ -284,6 +287,11 @@ class Pipeline:
         held = list(self.held())
         code = 0 if in_time and not owed else 1
         message = ""
+        if self._writer is not None and self._writer.blocked is not None:
+            code, message = (
+                1,
+                "the disk under the state file took no commits at the end: positions stand where they were",
+            )
         if not in_time:
             limit = self._timeout or self._configuration.server.drain_timeout
             message = f"not everything was settled: no progress, or none in time ({limit:g} s)"

@@ -20,7 +20,7 @@ from shipper.engine.threads import Pulse
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
 from shipper.source import END, Partition, Position, Read, Record, Source, Start
-from shipper.state import positions
+from shipper.state import dead_letters, positions
 from shipper.state.dead_letters import EVERY_OUTPUT, DeadLetter
 from shipper.state.positions import PartitionRow, Stream
 from shipper.state.writer import Writer
@@ -52,6 +52,7 @@ class Reader:
         prepare: Prepare,
         *,
         once: bool,
+        closed: bool,
         writer: Writer,
         letters: DeadLetterBox,
         holds: Holds,
@@ -66,6 +67,7 @@ class Reader:
         self._lines = lines
         self._prepare = prepare
         self._once = once
+        self._closed = closed
         self._writer = writer
         self._letters = letters
         self._holds = holds
@@ -75,8 +77,10 @@ class Reader:
         self._component = f"source {source.name}"
         self._identity = source.identity()
         self._tip_noted = float("-inf")
-        self._started = clock.now()
-        #: How many reads brought records.
+        self._started = clock.monotonic()
+        self._seen: float | None = None
+        self._lag = float("inf")
+        #: How many reads brought records, or came nearer to the tip.
         self.reads = 0
         #: The partition is finished for good.
         self.ended = False
@@ -86,7 +90,7 @@ class Reader:
     def run(self, pulse: Pulse) -> None:
         """The body of the reader's thread: ends at the partition's end, with ``--once`` at its present end."""
         begin = self._begin()
-        self._report_gap(begin)
+        self._report_gap()
         self._metrics.begun(self._source.name, self._partition.id)
         try:
             self._read(begin, pulse)
@@ -96,23 +100,27 @@ class Reader:
     def _read(self, begin: Position | Start, pulse: Pulse) -> None:
         while not self._stop.is_set() and self._source.identity() == self._identity:
             try:
-                for read in self._source.read(self._partition, begin, self._stop):
+                reads = self._source.read(self._partition, begin, self._stop)
+                while True:
+                    asked = self._clock.monotonic()
+                    read = next(reads, None)
+                    if read is None:
+                        self.finished = True
+                        return
                     pulse()
+                    self._report_expired(read, asked)
                     if not self._pass_on(read.records, pulse):
                         return
                     if read.records:
-                        self.reads += 1
                         begin = Position(read.records[-1].position, END)
                     self._holds.release(self._component, self._partition.id)
                     self._note(read)
                     if read.end:
                         self._end()
                         return
-                    if self._once and self._at_present_end(read):
+                    if self._once and self._at_present_end(read, asked):
                         self.finished = True
                         return
-                self.finished = True
-                return
             except Held as held:
                 self._hold(held, pulse)
 
@@ -143,7 +151,8 @@ class Reader:
 
     def _offer(self, prepared: Prepared, pulse: Pulse) -> bool:
         if prepared.refused:
-            self._letters.require_room()
+            if not self._wait_for_room(pulse):
+                return False
             self._keep(prepared.refused)
         with pulse.idle():
             for line, share in zip(self._lines, prepared.shares, strict=True):
@@ -151,6 +160,19 @@ class Reader:
                     return False
         self._metrics.prepared(self._source.name, prepared)
         return True
+
+    def _wait_for_room(self, pulse: Pulse) -> bool:
+        """Waits while the dead letters are full, or the disk takes none; false when the reader was stopped."""
+        while not self._stop.is_set():
+            with pulse.idle():
+                self._writer.wait_while_blocked(self._stop)
+            try:
+                self._letters.require_room()
+            except Held as held:
+                self._hold(held, pulse)
+            else:
+                return True
+        return False
 
     def _keep(self, refused: Sequence[tuple[Record, list[Refused]]]) -> None:
         """Puts undecodable records to the dead letters: handed in before any position that passes them."""
@@ -174,19 +196,25 @@ class Reader:
                     resource_id=self._source.resource_id,
                 )
             )
-        self._writer.submit(lambda connection: self._letters.keep(connection, letters))
+        self._writer.submit(lambda connection: dead_letters.keep(connection, letters), self._letters.kept)
 
     def _note(self, read: Read) -> None:
+        if read.records or (read.lag is not None and read.lag < self._lag):
+            self.reads += 1
+        self._lag = float("inf") if read.lag is None else read.lag
         self._metrics.read(self._source.name, self._partition.id, read)
         now = self._clock.monotonic()
         if read.lag == 0 and now - self._tip_noted >= TIP_INTERVAL:
             self._tip_noted = now
             wall = self._clock.now()
-            self._writer.submit(lambda connection: positions.saw_tip(connection, self._row.id, wall))
+            # One that still owes something has not come as far as the reader.
+            lanes = [line.lane.id for line in self._lines if not line.ledger.owes]
+            self._writer.submit(lambda connection: positions.saw_tip(connection, self._row.id, lanes, wall))
 
-    def _at_present_end(self, read: Read) -> bool:
-        """What arrives after the start of ``--once`` belongs to the next run: a busy stream would never end."""
-        return read.lag is not None and read.lag <= max(0.0, self._clock.now() - self._started)
+    def _at_present_end(self, read: Read, asked: float) -> bool:
+        """What arrives after the start of ``--once`` belongs to the next run: a busy stream would never end. ``asked``:
+        when the read began. A closed partition is read to its end, after which its children follow."""
+        return read.lag is not None and read.lag <= max(0.0, asked - self._started) and not self._closed
 
     def _end(self) -> None:
         for line in self._lines:
@@ -197,22 +225,39 @@ class Reader:
         with pulse.idle():
             self._clock.wait(self._stop, self._holds.hold(self._component, held, self._partition.id))
 
-    def _report_gap(self, begin: Position | Start) -> None:
-        """A position older than what the source keeps: records between the two may have expired unread."""
+    def _report_gap(self) -> None:
+        """At start: what the slowest lane has not seen may have expired, when it was away for longer than the source
+        keeps a record."""
         retention = self._source.retention()
-        if retention is None or not isinstance(begin, Position):
+        standings = [self._row.standings[line.lane.id] for line in self._lines]
+        if retention is None or not standings:
             return
-        seen = min(max(row.arrived / 1e9, row.tip) for row in self._row.standings.values())
+        seen = min(max(standing.arrived / 1e9, standing.tip) for standing in standings)
         horizon = self._clock.now() - retention
         if 0 < seen < horizon:
-            self._metrics.gap(self._source.name)
-            log.error(
-                "%s: a gap in %s: what arrived between %s and %s may have expired before it was read; reading goes on",
-                self._component,
-                self._partition.id,
-                _utc(seen),
-                _utc(horizon),
-            )
+            self._say_gap(seen, horizon)
+
+    def _report_expired(self, read: Read, asked: float) -> None:
+        """While running: the same after a hold or a wait for full queues. Reckoned with the monotonic clock, because a
+        wall clock that jumps expires nothing."""
+        retention = self._source.retention()
+        if retention is not None and self._seen is not None:
+            late = asked - self._seen - retention
+            if late > 0:
+                horizon = self._clock.now() - retention
+                self._say_gap(horizon - late, horizon)
+        if read.lag is not None:
+            self._seen = asked - read.lag
+
+    def _say_gap(self, since: float, until: float) -> None:
+        self._metrics.gap(self._source.name)
+        log.error(
+            "%s: a gap in %s: what arrived between %s and %s may have expired before it was read; reading goes on",
+            self._component,
+            self._partition.id,
+            _utc(since),
+            _utc(until),
+        )
 
 
 def _utc(seconds: float) -> str:

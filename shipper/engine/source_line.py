@@ -86,7 +86,8 @@ class SourceLine:
             try:
                 while not self._stop.is_set():
                     pulse()
-                    idle = self._start_readers(stream, self._source.partitions())
+                    with pulse.idle():
+                        idle = self._start_readers(stream, self._source.partitions())
                     self._holds.release(self._component)
                     if idle and self._once:
                         self.finished.set()
@@ -155,8 +156,9 @@ class SourceLine:
         names = [partition.id for partition in partitions]
         new = [name for name in names if name not in self._rows]
         if new:
+            now = self._clock.now()
             self._rows |= self._writer.call(
-                lambda connection: positions.ensure_partitions(connection, stream, new, self._lane_ids)
+                lambda connection: positions.ensure_partitions(connection, stream, new, self._lane_ids, now)
             )
         if self._source.retention() is not None:
             self._report_lost(
@@ -164,16 +166,17 @@ class SourceLine:
                     lambda connection: positions.forget_vanished(connection, stream, names, self._lane_ids)
                 )
             )
+        closed = {parent for partition in partitions for parent in partition.parents}
+        left = False
         for partition in partitions:
-            if self._source.max_readers is not None and len(self._running) >= self._source.max_readers:
-                break
-            if (
-                partition.id not in self._readers
-                and not self._ended(partition.id)
-                and self._may_begin(partition, names)
-            ):
-                self._start(stream, partition)
-        return not self._running
+            if partition.id in self._readers or self._ended(partition.id):
+                continue
+            full = self._source.max_readers is not None and len(self._running) >= self._source.max_readers
+            if full or not self._may_begin(partition, names):
+                left = True
+            else:
+                self._start(stream, partition, partition.id in closed)
+        return not left and not self._running
 
     def _may_begin(self, partition: Partition, names: Sequence[str]) -> bool:
         """A child waits for its parents; one that is no longer listed counts as done."""
@@ -185,7 +188,7 @@ class SourceLine:
             return reader.ended
         return all(standing.ended for standing in self._rows[name].standings.values())
 
-    def _start(self, stream: Stream, partition: Partition) -> None:
+    def _start(self, stream: Stream, partition: Partition, closed: bool) -> None:
         row = self._rows[partition.id]
         decoder = self._decoder(self._origin(self._source, partition.id))
         lines = [
@@ -200,6 +203,7 @@ class SourceLine:
             lines,
             Prepare(decoder, self._routes, self._source.reference),
             once=self._once,
+            closed=closed,
             writer=self._writer,
             letters=self._letters,
             holds=self._holds,

@@ -90,12 +90,12 @@ def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> list[
                 letter.stream,
                 letter.partition,
                 as_text(letter.record),
-                letter.reference,
+                _bindable(letter.reference),
                 json.dumps(letter.ordinals) if letter.ordinals else "",
                 letter.output,
                 letter.source,
                 letter.reason,
-                letter.detail,
+                _bindable(letter.detail),
                 letter.attempts,
                 letter.time,
                 letter.time,
@@ -108,6 +108,11 @@ def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> list[
         if attempts == letter.attempts:
             new.append(letter)
     return new
+
+
+def _bindable(text: str) -> str:
+    """Text that SQLite takes: a destination's JSON may bring half characters (lone surrogates)."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def stored_bytes(connection: sqlite3.Connection) -> int:

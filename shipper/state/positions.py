@@ -84,17 +84,23 @@ def ensure_stream(
     stream_id, resolved = found
     partitions = connection.execute("SELECT id FROM partitions WHERE stream = ?", (stream_id,)).fetchall()
     for (partition,) in partitions:
-        _ensure_rows(connection, partition, lanes)
+        _ensure_rows(connection, partition, lanes, lanes, 0.0)
     return Stream(stream_id, EARLIEST if resolved == "earliest" else datetime.fromisoformat(resolved))
 
 
 def ensure_partitions(
-    connection: sqlite3.Connection, stream: Stream, names: Sequence[str], lanes: Sequence[int]
+    connection: sqlite3.Connection, stream: Stream, names: Sequence[str], lanes: Sequence[int], now: float
 ) -> dict[str, PartitionRow]:
-    """Every named partition with a row for every lane. Those of the first listing begin at the stream's start, later
-    ones (children of a split, new files) at their beginning."""
+    """Every named partition with a row for every lane, also for those that read this stream before and are not
+    configured at present. Those of the first listing begin at the stream's start, later ones (children of a split, new
+    files) at their beginning. ``now`` (seconds): from then on a lane that settles nothing has a gap in the making."""
     (known,) = connection.execute("SELECT count(*) FROM partitions WHERE stream = ?", (stream.id,)).fetchone()
     begins = "beginning" if known else "start"
+    away = connection.execute(
+        "SELECT DISTINCT lane FROM positions JOIN partitions ON partitions.id = partition WHERE stream = ?",
+        (stream.id,),
+    ).fetchall()
+    every = [*lanes, *(lane for (lane,) in away if lane not in lanes)]
     rows: dict[str, PartitionRow] = {}
     for name in names:
         connection.execute(
@@ -104,7 +110,7 @@ def ensure_partitions(
         partition, began = connection.execute(
             "SELECT id, begins FROM partitions WHERE stream = ? AND name = ?", (stream.id, name)
         ).fetchone()
-        _ensure_rows(connection, partition, lanes)
+        _ensure_rows(connection, partition, every, lanes, now)
         standings = {lane: standing for lane, standing in _standings(connection, partition).items() if lane in lanes}
         rows[name] = PartitionRow(partition, stream.start if began == "start" else EARLIEST, standings)
     return rows
@@ -138,7 +144,7 @@ def settle(connection: sqlite3.Connection, lane: int, moves: Sequence[Move], boo
     for move in moves:
         event = None if move.position.event == END else move.position.event
         connection.execute(
-            "UPDATE positions SET record = ?, event = ?, decoder = ?, arrived = max(arrived, ?), ended = ? "
+            "UPDATE positions SET record = ?, event = ?, decoder = ?, arrived = max(arrived, ?), ended = max(ended, ?) "
             "WHERE lane = ? AND partition = ?",
             (
                 as_text(move.position.record) if move.position.record >= 0 else None,
@@ -167,9 +173,10 @@ def bookmark_of(connection: sqlite3.Connection, lane: int) -> bytes | None:
     return bytes(bookmark) if bookmark is not None else None
 
 
-def saw_tip(connection: sqlite3.Connection, partition: int, now: float) -> None:
-    """The reader stood at the tip of the partition at ``now`` (seconds)."""
-    connection.execute("UPDATE positions SET tip = ? WHERE partition = ?", (now, partition))
+def saw_tip(connection: sqlite3.Connection, partition: int, lanes: Sequence[int], now: float) -> None:
+    """The reader stood at the tip of the partition at ``now`` (seconds), and these lanes owed nothing of it."""
+    for lane in lanes:
+        connection.execute("UPDATE positions SET tip = ? WHERE partition = ? AND lane = ?", (now, partition, lane))
 
 
 def add_to_books(connection: sqlite3.Connection, lane: int, entry: str, reason: str, count: int) -> None:
@@ -191,16 +198,19 @@ def books(connection: sqlite3.Connection) -> dict[str, dict[str, dict[str, int]]
     return found
 
 
-def _ensure_rows(connection: sqlite3.Connection, partition: int, lanes: Sequence[int]) -> None:
+def _ensure_rows(
+    connection: sqlite3.Connection, partition: int, lanes: Sequence[int], configured: Sequence[int], now: float
+) -> None:
     standings = _standings(connection, partition)
     missing = [lane for lane in lanes if lane not in standings]
     if not missing:
         return
-    # A new lane starts where its sources stand: at the smallest position among the other lanes of the partition.
+    # A new lane starts where its sources stand: at the smallest position among the other configured lanes.
+    others = [standing for lane, standing in standings.items() if lane in configured] or standings.values()
     smallest = min(
-        standings.values(),
+        others,
         key=lambda standing: (standing.ended, standing.position or Position(-1, 0)),
-        default=Standing(None, "", 0, 0.0, False),
+        default=Standing(None, "", 0, now, False),
     )
     position = smallest.position
     for lane in missing:

@@ -12,71 +12,96 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shipper.clock import Clock
+from shipper.errors import StateError
 
 log = logging.getLogger("shipper.state")
 
 #: Seconds between two commits that nobody waits for.
 COMMIT_INTERVAL = 0.05
-#: Changes that may wait while the disk refuses; then whoever submits has to wait as well.
-MAX_WAITING = 10_000
 #: Seconds until a commit that the disk refused is tried again.
 RETRY_INTERVAL = 1.0
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
+_Waiting = tuple[Change[Any], "Future[Any] | None", Callable[[Any], None] | None]
 
 
 class Writer:
-    """Applies changes to the state file. ``run`` is the body of its thread; ``blocked`` says why nothing commits."""
+    """Applies changes to the state file. ``run`` is the body of its thread; ``blocked`` says why nothing commits.
+
+    A change may be applied several times before it is committed: what must happen once belongs into ``committed``,
+    which is called with what the change returned, after the commit.
+    """
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
         self.blocked: str | None = None
         self._connection = connection
         self._clock = clock
-        self._waiting: deque[tuple[Change[object], Future[object] | None]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._condition = threading.Condition()
         self._urgent = False
         self._closing = False
+        self._given_up = threading.Event()
+        self._dead: BaseException | None = None
         self._pause = threading.Event()
 
-    def submit(self, change: Change[object]) -> None:
-        """Hands a change in; it is committed after everything that was handed in before."""
+    def submit(self, change: Change[T], committed: Callable[[T], None] | None = None) -> None:
+        """Hands a change in; it is committed after everything that was handed in before, or not at all.
+
+        Never waits. Raises ``StateError`` when the writer has died: then nothing is committed any more.
+        """
         with self._condition:
-            self._condition.wait_for(lambda: len(self._waiting) < MAX_WAITING or self._closing)
-            self._waiting.append((change, None))
+            self._require_life()
+            self._waiting.append((change, None, committed))
             self._condition.notify_all()
 
     def call(self, change: Change[T]) -> T:
-        """Hands a change in, waits until it is on disk, and returns what it returned or raises what it raised."""
-        future: Future[object] = Future()
+        """Hands a change in, waits until it is on disk, and returns what it returned or raises what it raised.
+
+        Raises ``StateError`` when the writer has died, or ended before the disk took the change.
+        """
+        future: Future[T] = Future()
         with self._condition:
-            self._waiting.append((change, future))
+            self._require_life()
+            self._waiting.append((change, future, None))
             self._urgent = True
             self._condition.notify_all()
         self._pause.set()
-        return future.result()  # type: ignore[return-value]  # the future carries what the change returned
+        return future.result()
+
+    def wait_while_blocked(self, stop: threading.Event) -> None:
+        """Until the disk takes commits, or ``stop`` is set: what cannot be committed must not pile up in memory."""
+        while self.blocked is not None and self._dead is None and not self._clock.wait(stop, RETRY_INTERVAL):
+            pass
 
     def run(self, pulse: Callable[[], None]) -> None:
         """Commits until ``close`` was called and nothing waits any more. ``pulse`` is called at each turn."""
-        while True:
-            pulse()
-            with self._condition:
-                self._condition.wait_for(lambda: self._waiting or self._closing, timeout=1.0)
-                if not self._waiting:
-                    if self._closing:
-                        return
-                    continue
-                group = list(self._waiting)
-                self._waiting.clear()
-                urgent, self._urgent = self._urgent, False
-                self._pause.clear()
-                self._condition.notify_all()
-            self._commit_until_done(group, pulse)
-            if not urgent and not self._closing:
-                self._clock.wait(self._pause, COMMIT_INTERVAL)
+        group: list[_Waiting] = []
+        try:
+            while True:
+                pulse()
+                with self._condition:
+                    self._condition.wait_for(lambda: self._waiting or self._closing, timeout=1.0)
+                    if not self._waiting:
+                        if self._closing:
+                            return
+                        continue
+                    group = list(self._waiting)
+                    self._waiting.clear()
+                    urgent, self._urgent = self._urgent, False
+                    self._pause.clear()
+                if not self._commit_until_done(group, pulse):
+                    return
+                if not urgent and not self._closing:
+                    self._clock.wait(self._pause, COMMIT_INTERVAL)
+        except BaseException as error:
+            self._dead = error
+            raise
+        finally:
+            self._refuse_the_rest(group)
 
     def close(self) -> None:
         """Lets ``run`` end when all that was handed in is committed."""
@@ -85,9 +110,28 @@ class Writer:
             self._condition.notify_all()
         self._pause.set()
 
-    def _commit_until_done(
-        self, group: list[tuple[Change[object], Future[object] | None]], pulse: Callable[[], None]
-    ) -> None:
+    def give_up(self) -> None:
+        """Lets ``run`` end although the disk takes no commits: positions stay where they are."""
+        self.close()
+        self._given_up.set()
+
+    def _require_life(self) -> None:
+        if self._dead is not None:
+            message = f"state: the writer has ended ({type(self._dead).__name__}); nothing is committed any more"
+            raise StateError(f"{message}; positions stand where they were: start again")
+
+    def _refuse_the_rest(self, group: list[_Waiting]) -> None:
+        """Whoever still waits is told: nobody may wait for ever for a thread that has ended."""
+        with self._condition:
+            self._dead = self._dead or StateError("closed")
+            rest = [*group, *self._waiting]
+            self._waiting.clear()
+        for _, future, _ in rest:
+            if future is not None and not future.done():
+                future.set_exception(StateError("state: shipper stopped before the disk took the change"))
+
+    def _commit_until_done(self, group: list[_Waiting], pulse: Callable[[], None]) -> bool:
+        """False when the disk refused until it was given up."""
         while True:
             try:
                 results = self._commit(group)
@@ -98,25 +142,34 @@ class Writer:
                     log.warning("state: the disk refuses a commit (%s); everything is kept and tried again", error)
                 self.blocked = str(error)
                 pulse()
-                self._clock.wait(threading.Event(), RETRY_INTERVAL)
+                if self._clock.wait(self._given_up, RETRY_INTERVAL):
+                    log.warning("state: given up after the disk refused (%s); positions stand where they were", error)
+                    return False
         if self.blocked is not None:
             log.info("state: the disk takes commits again")
             self.blocked = None
-        for (_, future), result in zip(group, results, strict=True):
+        for (_, future, committed), result in zip(group, results, strict=True):
+            if committed is not None:
+                committed(result)
             if future is None:
-                if isinstance(result, BaseException):
-                    raise result
-            elif isinstance(result, BaseException):
+                continue
+            if isinstance(result, BaseException):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+        return True
 
-    def _commit(self, group: list[tuple[Change[object], Future[object] | None]]) -> list[object]:
-        results: list[object] = []
+    def _commit(self, group: list[_Waiting]) -> list[Any]:
+        """Applies the group in one transaction. A change that fails and that somebody waits for fails alone; one that
+        nobody waits for takes the whole group with it: what follows may rest on it (a position on a dead letter)."""
+        results: list[Any] = []
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for change, _ in group:
+            for change, future, _ in group:
+                if future is None:
+                    results.append(change(connection))
+                    continue
                 connection.execute("SAVEPOINT change")
                 try:
                     results.append(change(connection))

@@ -88,7 +88,7 @@ class Rig:
         letters = DeadLetterBox(self.connection, 10_000, self.metrics)
         identifier = positions.ensure_lanes(self.connection, ["out"])["out"]
         stream = positions.ensure_stream(self.connection, "arn/1", "arn", "earliest", None, [identifier])
-        row = positions.ensure_partitions(self.connection, stream, ["p"], [identifier])["p"]
+        row = positions.ensure_partitions(self.connection, stream, ["p"], [identifier], 1000.0)["p"]
         assert row.begin is EARLIEST
         self.lane = Lane("out", identifier, output, self.writer, letters, self.metrics, self.clock)
         self.delivery = Delivery(

@@ -22,6 +22,7 @@ from shipper.state.dead_letters import DeadLetter, Filter
 from shipper.state.file import lock, open_state, read_state
 from shipper.state.positions import Move
 from shipper.state.writer import Writer
+from support.waiting import until
 
 
 @pytest.fixture
@@ -92,8 +93,8 @@ def test_the_first_listing_begins_at_the_start_and_later_partitions_at_their_beg
 ) -> None:
     lanes = list(positions.ensure_lanes(connection, ["a"]).values())
     stream = stream_of(connection, lanes, "2026-01-02T03:04:05+00:00")
-    first = positions.ensure_partitions(connection, stream, ["one"], lanes)
-    later = positions.ensure_partitions(connection, stream, ["one", "child"], lanes)
+    first = positions.ensure_partitions(connection, stream, ["one"], lanes, 1000.0)
+    later = positions.ensure_partitions(connection, stream, ["one", "child"], lanes, 1000.0)
     assert first["one"].begin == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert later["one"].begin == first["one"].begin
     assert later["child"].begin is EARLIEST
@@ -114,22 +115,34 @@ def test_a_stream_that_succeeds_a_known_one_begins_at_its_beginning(connection: 
 def test_a_new_lane_starts_at_the_smallest_position_of_the_others(connection: sqlite3.Connection) -> None:
     known = positions.ensure_lanes(connection, ["fast", "slow"])
     stream = stream_of(connection, list(known.values()))
-    row = positions.ensure_partitions(connection, stream, ["p"], list(known.values()))["p"]
+    row = positions.ensure_partitions(connection, stream, ["p"], list(known.values()), 1000.0)["p"]
     positions.settle(connection, known["fast"], [move_to(row.id, Position(9, END))], None)
     positions.settle(connection, known["slow"], [move_to(row.id, Position(5, 3))], None)
     every = positions.ensure_lanes(connection, ["fast", "slow", "new"])
     stream_of(connection, list(every.values()))
-    row = positions.ensure_partitions(connection, stream, ["p"], list(every.values()))["p"]
+    row = positions.ensure_partitions(connection, stream, ["p"], list(every.values()), 1000.0)["p"]
     assert row.standings[every["new"]].position == Position(5, 3)
+
+
+def test_a_lane_that_was_away_finds_itself_at_the_beginning_of_what_came_meanwhile(
+    connection: sqlite3.Connection,
+) -> None:
+    known = positions.ensure_lanes(connection, ["stays", "away"])
+    stream = stream_of(connection, list(known.values()))
+    positions.ensure_partitions(connection, stream, ["parent"], list(known.values()), 1000.0)
+    child = positions.ensure_partitions(connection, stream, ["child"], [known["stays"]], 1000.0)["child"]
+    positions.settle(connection, known["stays"], [move_to(child.id, Position(9, END))], None)
+    child = positions.ensure_partitions(connection, stream, ["child"], list(known.values()), 1000.0)["child"]
+    assert child.standings[known["away"]].position is None
 
 
 def test_sequence_numbers_of_any_size_keep_their_order(connection: sqlite3.Connection) -> None:
     lanes = list(positions.ensure_lanes(connection, ["a"]).values())
     stream = stream_of(connection, lanes)
-    row = positions.ensure_partitions(connection, stream, ["p"], lanes)["p"]
+    row = positions.ensure_partitions(connection, stream, ["p"], lanes, 1000.0)["p"]
     number = 49590338271490256608559692538361571095921575989136588898 * 10**10 + 3
     positions.settle(connection, lanes[0], [move_to(row.id, Position(number, END))], None)
-    row = positions.ensure_partitions(connection, stream, ["p"], lanes)["p"]
+    row = positions.ensure_partitions(connection, stream, ["p"], lanes, 1000.0)["p"]
     assert row.standings[lanes[0]].position == Position(number, END)
 
 
@@ -138,7 +151,7 @@ def test_bookmark_position_and_books_move_together(path: Path) -> None:
         connection = open_state(path)
         lane = positions.ensure_lanes(connection, ["a"])["a"]
         stream = stream_of(connection, [lane])
-        row = positions.ensure_partitions(connection, stream, ["p"], [lane])["p"]
+        row = positions.ensure_partitions(connection, stream, ["p"], [lane], 1000.0)["p"]
         connection.execute("BEGIN IMMEDIATE")
         positions.settle(connection, lane, [move_to(row.id, Position(5, END), offered=2, delivered=2)], b"mark")
         connection.execute("ROLLBACK")
@@ -155,7 +168,7 @@ def test_bookmark_position_and_books_move_together(path: Path) -> None:
 def test_a_vanished_partition_is_reported_once(connection: sqlite3.Connection) -> None:
     lanes = list(positions.ensure_lanes(connection, ["a"]).values())
     stream = stream_of(connection, lanes)
-    positions.ensure_partitions(connection, stream, ["gone", "here"], lanes)
+    positions.ensure_partitions(connection, stream, ["gone", "here"], lanes, 1000.0)
     assert positions.forget_vanished(connection, stream, ["here"], lanes) == ["gone"]
     assert positions.forget_vanished(connection, stream, ["here"], lanes) == []
 
@@ -163,11 +176,19 @@ def test_a_vanished_partition_is_reported_once(connection: sqlite3.Connection) -
 def test_an_output_that_left_the_configuration_makes_no_gap(connection: sqlite3.Connection) -> None:
     known = positions.ensure_lanes(connection, ["stays", "left"])
     stream = stream_of(connection, list(known.values()))
-    row = positions.ensure_partitions(connection, stream, ["gone"], list(known.values()))["gone"]
+    row = positions.ensure_partitions(connection, stream, ["gone"], list(known.values()), 1000.0)["gone"]
     move = move_to(row.id, Position(5, END))
     move.ended = True
     positions.settle(connection, known["stays"], [move], None)
     assert positions.forget_vanished(connection, stream, [], [known["stays"]]) == []
+
+
+def test_half_characters_of_a_destination_do_not_stop_the_writer(connection: sqlite3.Connection) -> None:
+    stream = stream_of(connection, [])
+    positions.ensure_partitions(connection, stream, ["p"], [], 1000.0)
+    half = DeadLetter(1, 1, 1, "1", (), "out", "orders", "rejected", "no \ud800", 1000.0, 5, b"{}")
+    dead_letters.keep(connection, [half])
+    assert [kept.detail for kept in dead_letters.listing(connection, Filter())] == ["no ?"]
 
 
 def letter(record: int, reason: str = "tampered", output: str = "*") -> DeadLetter:
@@ -176,7 +197,7 @@ def letter(record: int, reason: str = "tampered", output: str = "*") -> DeadLett
 
 def test_dead_letters_keep_the_record_as_it_was_read(connection: sqlite3.Connection) -> None:
     stream = stream_of(connection, [])
-    positions.ensure_partitions(connection, stream, ["p"], [])
+    positions.ensure_partitions(connection, stream, ["p"], [], 1000.0)
     dead_letters.keep(connection, [letter(1), letter(2, "base64")])
     dead_letters.keep(connection, [letter(1)])
     kept = list(dead_letters.listing(connection, Filter(), page=1))
@@ -202,6 +223,87 @@ def test_changes_are_committed_in_the_order_in_which_they_were_handed_in(path: P
         thread.join()
         connection.close()
         assert read_names(path) == ["a", "b", "c"]
+
+
+def test_a_change_that_nobody_waits_for_takes_what_follows_with_it(path: Path) -> None:
+    with lock(path):
+        connection = open_state(path)
+        writer = Writer(connection, SystemClock())
+        writer.submit(lambda opened: opened.execute("INSERT INTO lanes (name) VALUES (NULL)"))
+        writer.submit(functools.partial(insert_lane, "rests on it"))
+        with pytest.raises(sqlite3.IntegrityError):
+            writer.run(lambda: None)
+        assert connection.execute("SELECT count(*) FROM lanes").fetchone() == (0,)
+        with pytest.raises(StateError, match="the writer has ended"):
+            writer.call(lambda opened: None)
+        connection.close()
+
+
+def test_who_waits_for_a_writer_that_dies_is_told(path: Path) -> None:
+    with lock(path):
+        connection = open_state(path)
+        writer = Writer(connection, SystemClock())
+        told: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                writer.call(functools.partial(insert_lane, "a"))
+            except StateError as error:
+                told.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        until(lambda: writer._waiting, lambda: "nothing was handed in")
+        writer.submit(lambda opened: opened.execute("INSERT INTO lanes (name) VALUES (NULL)"))
+        with pytest.raises(sqlite3.IntegrityError):
+            writer.run(lambda: None)
+        waiting.join(10)
+        assert len(told) == 1
+        connection.close()
+
+
+def test_what_a_commit_is_followed_by_happens_once_however_often_the_disk_refused(path: Path) -> None:
+    with lock(path):
+        connection = open_state(path)
+        writer = Writer(connection, HurriedClock())
+        tries = iter([True, True, False])
+        committed: list[str] = []
+
+        def change(opened: sqlite3.Connection) -> str:
+            if next(tries):
+                raise sqlite3.OperationalError("database or disk is full")
+            return "stored"
+
+        writer.submit(change, committed.append)
+        writer.close()
+        writer.run(lambda: None)
+        assert committed == ["stored"]
+        connection.close()
+
+
+def test_a_disk_that_stays_full_does_not_keep_the_process_from_ending(path: Path) -> None:
+    with lock(path):
+        connection = open_state(path)
+        writer = Writer(connection, SystemClock())
+
+        def full(opened: sqlite3.Connection) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        writer.submit(full)
+        thread = threading.Thread(target=writer.run, args=(lambda: None,))
+        thread.start()
+        until(lambda: writer.blocked, lambda: "the disk took it")
+        writer.give_up()
+        thread.join(10)
+        assert not thread.is_alive()
+        connection.close()
+
+
+class HurriedClock(SystemClock):
+    """Nobody waits."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.is_set()
 
 
 def insert_lane(name: str, connection: sqlite3.Connection) -> None:
