@@ -279,20 +279,19 @@ class Pipeline:
             sender.join(min(CLOSING, timeout / 2) / 2)
 
     def _result(self, before: Books, books: Books, in_time: bool) -> Result:
-        if isinstance(self._error, ShipperError):
+        blocked = self._writer.blocked if self._writer is not None else None
+        if isinstance(self._error, ShipperError) and not blocked:
             raise self._error
-        if self._error is not None:
+        if self._error is not None and not blocked:
             raise Died(f"engine: {self._threads.died}; what was not settled stays behind the position; see the log")
         owed = {lane.name: sum(lane.owed()) for lane in self._lanes if any(lane.owed())}
         held = list(self.held())
         code = 0 if in_time and not owed else 1
         message = ""
-        if self._writer is not None and self._writer.blocked is not None:
-            code, message = (
-                1,
-                "the disk under the state file took no commits at the end: positions stand where they were",
-            )
-        if not in_time:
+        if blocked:
+            message = f"the disk under the state file took no commits at the end ({blocked})"
+            code, message = 1, f"{message}: positions stand where they were, and what follows them is read again"
+        elif not in_time:
             limit = self._timeout or self._configuration.server.drain_timeout
             message = f"not everything was settled: no progress, or none in time ({limit:g} s)"
         letters = _dead_lettered(books) - _dead_lettered(before)

@@ -4,130 +4,30 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shipper.clock import SystemClock
 from shipper.configuration import load
 from shipper.decode import decoder
-from shipper.engine.pipeline import Pipeline, Result
+from shipper.engine.pipeline import Pipeline
 from shipper.errors import ConfigurationError
-from shipper.generate.activity import Generator, PlainRecord
+from shipper.generate.activity import PlainRecord
 from shipper.generate.damage import damage
-from shipper.generate.sealer import DataKey, Sealer, encryption_context
 from shipper.source import END
-from shipper.state import dead_letters, positions
-from shipper.state.dead_letters import Filter
-from shipper.state.file import open_state, read_state
-from shipper.testing.kinesis import FakeKinesis
-from shipper.testing.kms import FakeKms
-from support.receiver import RIG, Receiver
-from support.waiting import until
+from shipper.state import positions
+from shipper.state.file import open_state
+from support.site import STREAM, Site, held, in_background
 
 #: As if a kill had come when three events of one record were settled.
 HALF_SETTLED = "UPDATE positions SET event = 3 WHERE record = (SELECT min(record) FROM positions)"
-CLUSTER = "cluster-AAAABBBBCCCCDDDDEEEEFFFF22"
-STREAM = f"aws-rds-das-{CLUSTER}"
-
-
-class Site:
-    """A Kinesis and a KMS, a stream of activity on them, a receiver, and a configuration that connects the two."""
-
-    def __init__(self, folder: Path, kinesis: FakeKinesis, kms: FakeKms, receiver: Receiver) -> None:
-        self.folder = folder
-        self.kinesis = kinesis
-        self.kms = kms
-        self.receiver = receiver
-        self.key = kms.create_key("activity")
-        self.sealer = Sealer(self)
-        self.generator = Generator("aurora-postgresql", seed=5, start=datetime.now(UTC), resource_id=CLUSTER)
-        self.state = folder / "state" / "shipper.db"
-
-    def new(self, resource_id: str) -> DataKey:
-        """A data key of the site's KMS, for the sealer."""
-        plain, blob = self.kms.generate_data_key(self.key, encryption_context(resource_id))
-        return DataKey(blob, plain)
-
-    def put(self, events: int) -> list[PlainRecord]:
-        """Activity onto the stream, with its heartbeats."""
-        records = list(self.generator.records(events))
-        for record in records:
-            self.kinesis.put(STREAM, self.sealer.seal(record))
-        return records
-
-    def configure(self, *more: str, source: str = "", output: str = "") -> Pipeline:
-        path = self.folder / "shipper.toml"
-        path.write_text(
-            f"""
-            [aws]
-            region = "us-east-1"
-            endpoint_url = {{ kinesis = "{self.kinesis.endpoint_url}", kms = "{self.kms.endpoint_url}" }}
-            [sources.orders]
-            type = "kinesis"
-            resource_id = "{CLUSTER}"
-            poll_interval = "50ms"
-            {source}
-            [outputs.siem]
-            type = "rig"
-            url = "{self.receiver.url}"
-            batch = {{ max_wait = "10ms" }}
-            {output}
-            [server]
-            listen = ""
-            drain_timeout = "10s"
-            """
-            + "\n".join(more)
-        )
-        return Pipeline(load([path]), once=True, randomness=random.Random(1))
-
-    def ship(self, *more: str, source: str = "", output: str = "") -> Result:
-        """One run to the present end."""
-        return self.configure(*more, source=source, output=output).run()
-
-    def letters(self) -> list[tuple[str, bytes | None]]:
-        connection = read_state(self.state)
-        found = [
-            (one.reason, dead_letters.data_of(connection, one.id)) for one in dead_letters.listing(connection, Filter())
-        ]
-        connection.close()
-        return found
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.syspath_prepend(str(RIG))
-    with FakeKinesis() as kinesis, FakeKms() as kms, Receiver() as receiver:
-        kinesis.create_stream(STREAM, shards=2)
-        yield Site(tmp_path, kinesis, kms, receiver)
 
 
 def events_of(records: list[PlainRecord]) -> int:
     return sum(record.events for record in records)
-
-
-def in_background(pipeline: Pipeline) -> Callable[[], Result]:
-    """Starts a pipeline; what is returned waits for its result."""
-    results: list[Result] = []
-    thread = threading.Thread(target=lambda: results.append(pipeline.run()))
-    thread.start()
-
-    def wait() -> Result:
-        thread.join(30)
-        assert results, "the pipeline did not end"
-        return results[0]
-
-    return wait
-
-
-def held(pipeline: Pipeline, reason: str) -> None:
-    """Waits until something is held for this reason."""
-    until(lambda: any(hold.reason == reason for hold in pipeline.held()), lambda: str(pipeline.held()))
 
 
 def test_the_way_of_an_event_from_a_stream_to_an_output(site: Site) -> None:
@@ -399,3 +299,67 @@ def test_a_position_in_the_middle_of_a_record_goes_on_there(site: Site) -> None:
         for standing in positions._standings(connection, partition).values()
     )
     connection.close()
+
+
+def test_a_gap_that_opens_while_reading_is_held_is_reported(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Later()
+    site.put(20)
+    site.configure()
+    pipeline = Pipeline(load([site.folder / "shipper.toml"]), clock=clock)
+    wait = in_background(pipeline)
+    site.receiver.wait(lambda: len(site.receiver.ids.get("siem", ())) == 20)
+    site.kinesis.deny("GetRecords")
+    held(pipeline, "access_denied")
+    clock.ahead = 26 * 3600.0
+    site.kinesis.expire_iterators()
+    site.put(20)
+    site.kinesis.mend()
+    site.receiver.wait(lambda: len(site.receiver.ids["siem"]) == 40)
+    pipeline.stop()
+    assert wait().exit_code == 0
+    assert "a gap in shardId-" in caplog.text
+
+
+def test_an_output_that_owes_everything_has_a_gap_when_it_was_away_for_too_long(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reader stood at the tip meanwhile; that lane did not."""
+    site.receiver.script = lambda output, events: {"held": "no"}
+    site.put(20)
+    site.configure()
+    pipeline = Pipeline(load([site.folder / "shipper.toml"]))
+    wait = in_background(pipeline)
+    held(pipeline, "refused")
+    pipeline.stop()
+    wait()
+    site.receiver.script = lambda output, events: {}
+    connection = open_state(site.state)
+    connection.execute("UPDATE positions SET tip = tip - 90000, arrived = 0")  # a day and an hour ago
+    connection.close()
+    site.ship()
+    assert "a gap in shardId-" in caplog.text
+
+
+def test_a_single_run_that_was_held_reads_all_that_was_there_when_it_began(site: Site) -> None:
+    """The time of the hold must not count as having come nearer to the tip."""
+    site.put(200)
+    site.kms.deny("Decrypt")
+    pipeline = site.configure(source="")
+    wait = in_background(pipeline)
+    held(pipeline, "access_denied")
+    site.put(50)
+    site.kms.mend()
+    assert wait().exit_code == 0
+    assert len(site.receiver.ids["siem"]) >= 200
+
+
+class Later(SystemClock):
+    """A machine on which time has passed."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead

@@ -24,6 +24,7 @@ from shipper.paths import FOLDER
 from shipper.plugins import output_class
 from shipper_file import FileOutput
 from shipper_file.settings import FileSettings, take_apart
+from support.small_disk import mounted
 
 
 class MovedClock:
@@ -373,15 +374,9 @@ def test_the_bookmark_forgets_what_was_not_written_to_for_long(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, require: Callable[[str, bool, str], None]) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
-    require("mount", mounted, "a small tmpfs cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "small", "64k") as folder:
+        yield folder
 
 
 def test_a_full_disk_holds_and_leaves_no_half_batch(make: Callable[..., FileOutput], small_disk: Path) -> None:
