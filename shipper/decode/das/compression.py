@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from isal import igzip_lib
+from isal import igzip_lib, isal_zlib
 
 from shipper.decode import Reason, Undecodable
 
 _MAGIC = b"\x1f\x8b"
+#: zlib's ``wbits`` for gzip with the largest window.
+_GZIP = 31
 
-_IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # the stub has an instance for the class
+# The stubs have instances for the classes.
+_IsalError: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
+_ZlibError: type[Exception] = isal_zlib.error  # type: ignore[assignment]
 
 #: How much compressed input is fed at once where there are several members, so that what is left over stays small.
 _WINDOW = 64 * 1024
@@ -29,10 +33,11 @@ def inflate(data: bytes, *, max_bytes: int) -> bytes:
         return data
     if data[:2] != _MAGIC:
         raise Undecodable(Reason.DECOMPRESS, "the plaintext is neither gzip nor JSON")
-    decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    # For one small member this kind of decompressor costs a fifteenth of the other, which keeps more state.
+    decompressor = isal_zlib.decompressobj(wbits=_GZIP)
     try:
         plain: bytes = decompressor.decompress(data, max_bytes + 1)
-    except _IsalError as error:
+    except _ZlibError as error:
         raise _damaged(error) from None
     if len(plain) > max_bytes:
         raise _too_large(max_bytes)
