@@ -14,8 +14,9 @@ from pathlib import Path
 from shipper.errors import Held
 from shipper.settings import FileSourceSettings
 from shipper.source import END, Check, Partition, Position, Read, Record, Source, Start, StopSignal
-from shipper.sources.file_content import Content, open_content, unreadable
-from shipper.sources.file_values import LOOK_BACK, Splitter, may_begin
+from shipper.sources.file_content import Content, open_content, unreadable, written
+from shipper.sources.file_turns import Turns
+from shipper.sources.file_values import LIMIT, LOOK_BACK, Splitter, may_begin
 
 #: Bytes of one read: a few hundred records.
 BLOCK = 256 * 1024
@@ -25,6 +26,14 @@ HEAD = 4096
 POLL = 0.5
 #: Seconds for which a renamed file is still watched: its writer may not know yet.
 AFTERLIFE = 60.0
+#: Bytes without a record after which an empty read shows that reading goes on; no value is as long.
+QUIET = 2 * LIMIT
+#: How many files are read at the same time; one that is held leaves its turn to another.
+TURNS = 2
+#: How many files may be held before others wait for them.
+READERS = 64
+#: The latest time of arrival, in nanoseconds: what 64 bits hold (the year 2262). File systems know later ones.
+LATEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +49,15 @@ class FileSource(Source[FileSourceSettings]):
     A partition is called ``PATH#FINGERPRINT``: the path below the pattern's literal folder, and a hash of the first
     line (at most 4 KiB), so that another file of the same name is another partition while a growing one stays what it
     is. A file that turns out to be shorter than its position, or to hold no value there, was cut or written anew: it
-    is read from its beginning as the partition ``PATH#FINGERPRINT@POSITION``.
+    is read from its beginning as the partition ``PATH#FINGERPRINT@POSITION``, where the last record of the former one
+    stood. Bytes of a path that are no UTF-8 are written ``\\xff`` in it, and a backslash as two.
 
     A start at a time: a file last modified before it is passed over up to its present end; any other is read from its
     beginning, for no file tells when a line was written.
     """
 
     Settings = FileSourceSettings
-    max_readers: int | None = 2
+    max_readers: int | None = READERS
 
     def __init__(self, name: str, settings: FileSourceSettings) -> None:
         super().__init__(name, settings)
@@ -57,10 +67,11 @@ class FileSource(Source[FileSourceSettings]):
         #: By path: how the file looked when its fingerprint was taken, and the fingerprint.
         self._fingerprints: dict[str, tuple[tuple[int, ...], str | None]] = {}
         self._matched = False
-        #: Files that were cut or written anew, and the position at which that showed.
-        self._rewritten: dict[_File, int] = {}
-        #: What a file was long when it was first read; what is added later belongs to ``follow``.
-        self._ends: dict[str, int] = {}
+        #: Files that were cut or written anew, and the partition that they are since then.
+        self._rewritten: dict[_File, str] = {}
+        #: The paths of the last listing.
+        self._listed: set[str] = set()
+        self._turns = Turns(TURNS)
         if settings.follow:
             self.max_readers = None  # a reader that follows never makes room for another one
 
@@ -74,39 +85,68 @@ class FileSource(Source[FileSourceSettings]):
 
     def identity(self) -> str:
         """The absolute pattern."""
-        return f"file:{self._pattern}"
+        return f"file:{written(self._pattern)}"
 
     def partitions(self) -> Sequence[Partition]:
         files = {}
-        for path in self._paths():
+        paths = self._paths()
+        self._forget(paths)
+        for path in paths:
             fingerprint = self._fingerprint(path)
             if fingerprint is not None:
                 file = _File(path, fingerprint)
-                name = f"{os.path.relpath(path, self._folder)}#{fingerprint}"
-                files[name] = file
+                files[f"{written(os.path.relpath(path, self._folder))}#{fingerprint}"] = file
                 if file in self._rewritten:
-                    files[f"{name}@{self._rewritten[file]}"] = file
+                    files[self._rewritten[file]] = file
         self._files = files
         return [Partition(name) for name in files]
 
     def read(self, partition: Partition, begin: Position | Start, stop: StopSignal) -> Iterator[Read]:
+        if self.settings.follow:
+            yield from self._read(partition, begin, stop)
+            return
+        taken = held = False
+        try:
+            while not (taken := self._turns.take(partition.id, POLL)):
+                if stop.is_set():
+                    return
+                yield Read((), None)
+        finally:
+            if not taken:
+                self._turns.give_up(partition.id)
+        try:
+            yield from self._read(partition, begin, stop)
+        except Held:
+            held = True
+            raise
+        finally:
+            self._turns.give_back(partition.id, held=held)
+
+    def _read(self, partition: Partition, begin: Position | Start, stop: StopSignal) -> Iterator[Read]:
         file = self._files.get(partition.id)
-        content = open_content(file.path, self._end(partition)) if file else None
+        content = open_content(file.path, growing=self.settings.follow) if file else None
         if file is None or content is None:
             yield Read((), 0.0)
             return
         with content:
             reading = self._begin(file, partition, content, begin)
+            told = content.offset
             while reading is not None and not stop.is_set():
                 records = reading.next()
                 if records is not None:
-                    yield Read(records, None)
+                    # An empty read says that the file can be read; one that is held still cannot.
+                    if records or content.offset - told > QUIET:
+                        told = content.offset
+                        yield Read(records, None)
                 elif not self.settings.follow:
                     yield Read(reading.rest(), 0.0)
                     return
                 elif content.shrunk():
-                    self._rewritten[file] = reading.offset
-                    return
+                    if reading.last is not None:
+                        self._rewritten[file] = _anew(partition, reading.last)
+                        return
+                    # Nothing was given, so after a restart it would be this same partition: go on as that.
+                    reading = self._begin(file, partition, content, begin)
                 elif reading.abandoned():
                     yield Read(reading.rest(), 0.0)
                     return
@@ -135,15 +175,21 @@ class FileSource(Source[FileSourceSettings]):
         for folder in _folders(self._pattern):
             try:
                 os.scandir(folder).close()
+                os.stat(f"{folder}/.")  # noqa: PTH116 - Path drops the dot, which asks whether it may be entered
             except FileNotFoundError:
                 if folder == self._folder:
-                    raise Held("target_not_found", f"there is no folder {folder}", "correct path, or make it") from None
+                    raise Held(
+                        "target_not_found", f"there is no folder {written(folder)}", "correct path, or make it"
+                    ) from None
             except OSError as error:
                 raise unreadable(folder, error) from error
-        paths = [path for path in sorted(_matches(self._pattern)) if not Path(path).is_dir()]
+        # Path.is_dir() raises where it may not look; opening such a file will tell.
+        paths = [path for path in sorted(_matches(self._pattern)) if not os.path.isdir(path)]  # noqa: PTH112 - see above
         self._matched = self._matched or bool(paths)
         if not self._matched and not (self.settings.follow and glob.has_magic(self._pattern)):
-            raise Held("target_not_found", f"no file matches {self._pattern}", "correct path, or put the file there")
+            raise Held(
+                "target_not_found", f"no file matches {written(self._pattern)}", "correct path, or put the file there"
+            )
         return paths
 
     def _fingerprint(self, path: str) -> str | None:
@@ -159,26 +205,27 @@ class FileSource(Source[FileSourceSettings]):
                 known = self._fingerprints[path] = (look, _fingerprint(content, growing=self.settings.follow))
             return known[1]
 
-    def _end(self, partition: Partition) -> int | None:
-        """Where reading ends, on disk. A file that does not follow is read to the end that it has at first."""
-        if self.settings.follow or (file := self._files.get(partition.id)) is None:
-            return None
-        try:
-            return self._ends.setdefault(partition.id, Path(file.path).stat().st_size)
-        except OSError:
-            return None  # opening it will tell
+    def _forget(self, paths: Sequence[str]) -> None:
+        """Drops what is known of files that are gone, were they missing twice: a writer may be replacing one."""
+        kept = self._listed.union(paths)
+        self._fingerprints = {path: known for path, known in self._fingerprints.items() if path in kept}
+        # A reader may add to it meanwhile.
+        for file in [file for file in list(self._rewritten) if file.path not in kept]:
+            del self._rewritten[file]
+        self._listed = set(paths)
 
     def _begin(self, file: _File, partition: Partition, content: Content, begin: Position | Start) -> _Reading | None:
         """A reading that stands where ``begin`` says; ``None`` where this partition has nothing to give any more."""
+        content.seek(0)
         if _fingerprint(content, growing=self.settings.follow) != file.fingerprint:
             return None  # another file came between: it is a partition of its own
-        if file in self._rewritten and not partition.id.endswith(f"@{self._rewritten[file]}"):
+        if self._rewritten.get(file, partition.id) != partition.id:
             return None
         content.seek(0)
         reading = _Reading(content)
         if isinstance(begin, Position):
             if not reading.seek(begin):
-                self._rewritten[file] = begin.record
+                self._rewritten[file] = _anew(partition, begin.record)
                 return None
         elif isinstance(begin, datetime) and content.fact().st_mtime < begin.timestamp():
             if not self.settings.follow:
@@ -194,6 +241,8 @@ class _Reading:
         self.content = content
         #: Where the first byte stands that was not given as part of a record.
         self.offset = 0
+        #: The position of the last record that was given, now or before; ``None``: none was.
+        self.last: int | None = None
         self._splitter = Splitter()
         self._before = b""
         self._pending = b""
@@ -214,12 +263,14 @@ class _Reading:
             return False
         self._pending, self.offset, self._looked = here, begin.record, False
         self._finished = begin.record if begin.event == END else None
+        self.last = begin.record
         return True
 
     def pass_over(self) -> None:
         """Goes to the present end of what is complete."""
         while self.next() is not None:
             pass
+        self.last = None  # nothing was given
 
     def next(self) -> list[Record] | None:
         """The next records; ``None`` where nothing more is there at present."""
@@ -231,7 +282,7 @@ class _Reading:
         if self.content.torn:
             raise Held(
                 "unreachable",
-                f"{self.content.path} ends within a gzip member, at byte {self.content.offset} of the content",
+                f"{written(self.content.path)} ends within a gzip member, at byte {self.content.offset} of the content",
                 "put a complete copy in its place, or set follow = true where it is still written",
             )
         return self._split(b"", final=True)
@@ -253,17 +304,24 @@ class _Reading:
     def _split(self, block: bytes, *, final: bool) -> list[Record]:
         self._looked = True
         data = self._pending + block if self._pending else block
-        self._splitter.arrived = self.content.fact().st_mtime_ns
+        self._splitter.arrived = min(max(0, self.content.fact().st_mtime_ns), LATEST)
         records, used = self._splitter.split(data, self.offset, before=self._before, final=final)
         self._before = (self._before + data[max(0, used - LOOK_BACK) : used])[-LOOK_BACK:]
         self._pending = data[used:]
         self.offset += used
         if records:
             self._moved_away = None
+            self.last = records[-1].position
             if records[0].position == self._finished:
                 del records[0]
             self._finished = None
         return records
+
+
+def _anew(partition: Partition, position: int) -> str:
+    """The partition that follows when the file was written anew: the same one after a restart, where only the state's
+    position tells; another one each time, though the file may be cut at the same place again."""
+    return f"{partition.id}@{position}"
 
 
 def _fingerprint(content: Content, *, growing: bool) -> str | None:

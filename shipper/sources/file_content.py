@@ -19,8 +19,13 @@ _COMPRESSED_BLOCK = 64 * 1024
 _GzipError: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # its stub takes the class for an instance
 
 
-def open_content(path: str, end: int | None = None) -> Content | None:
-    """Opens a regular file to be read from its beginning, up to its byte ``end`` on disk.
+def written(path: str) -> str:
+    """A path as text that every encoder takes, and no two paths alike: file systems keep bytes, not characters."""
+    return os.fsencode(path).replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
+
+
+def open_content(path: str, *, growing: bool = True) -> Content | None:
+    """Opens a regular file to be read from its beginning; one that is not ``growing`` to the end that it has now.
 
     ``None`` where nothing or something else than a regular file is there. Raises ``Held`` where it may not be read.
     """
@@ -34,24 +39,29 @@ def open_content(path: str, end: int | None = None) -> Content | None:
             return None
         raise unreadable(path, error) from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        fact = os.fstat(descriptor)
+        if not stat.S_ISREG(fact.st_mode):
             os.close(descriptor)
             return None
         compressed = os.pread(descriptor, len(GZIP_MAGIC), 0) == GZIP_MAGIC
     except OSError as error:
         os.close(descriptor)
         raise unreadable(path, error) from error
-    return (GzipContent if compressed else PlainContent)(path, descriptor, end)
+    return (GzipContent if compressed else PlainContent)(path, descriptor, None if growing else fact.st_size)
 
 
 def unreadable(path: str, error: OSError) -> Held:
     """The hold for a file that the system does not let us read."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return Held(
-            "access_denied", f"{path} may not be read ({error.strerror})", "permit the shipper's user to read it"
+            "access_denied",
+            f"{written(path)} may not be read ({error.strerror})",
+            "permit the shipper's user to read it",
         )
     return Held(
-        "unreachable", f"{path} cannot be read ({error.strerror})", "see to the disk or the mount that holds it"
+        "unreachable",
+        f"{written(path)} cannot be read ({error.strerror})",
+        "see to the disk or the mount that holds it",
     )
 
 
@@ -158,7 +168,7 @@ class GzipContent(Content):
                 return block
 
     def seek(self, offset: int) -> bool:
-        if offset < self.offset:
+        if offset < self.offset or offset == 0:  # part of a member may have been read though it gave no byte
             self.offset = self._place = 0
             self._member, self._waiting = None, b""
         while self.offset < offset:
@@ -181,6 +191,6 @@ class GzipContent(Content):
     def _damaged(self) -> Held:
         return Held(
             "unreachable",
-            f"{self.path} is damaged: its gzip data cannot be read beyond byte {self.offset} of the content",
+            f"{written(self.path)} is damaged: its gzip data cannot be read beyond byte {self.offset} of the content",
             "put an undamaged copy in its place, or move it away",
         )

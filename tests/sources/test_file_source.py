@@ -383,7 +383,7 @@ def test_following_stops_when_told(lines: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_followed_file_has_its_reader(lines: Path) -> None:
-    assert source(lines).max_readers == 2
+    assert source(lines).max_readers == 64
     assert source(lines, follow=True).max_readers is None
 
 
