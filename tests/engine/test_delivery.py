@@ -284,9 +284,11 @@ def test_an_abandoned_batch_stays_behind_the_position(rig: Callable[..., Rig]) -
                 one.delivery.abandon()
             raise Unknown("down")
 
-    one = rig(Down(settings()))
+    output = Down(settings())
+    one = rig(output)
     one.offer(2)
     assert one.ship() == {}
+    assert len(output.sent) == 3, "it was sent again after sending was stopped"
     assert one.position() is None
     assert one.lane.owed() == (0, 2)
 

@@ -173,6 +173,17 @@ def test_a_vanished_partition_is_reported_once(connection: sqlite3.Connection) -
     assert positions.forget_vanished(connection, stream, ["here"], lanes) == []
 
 
+def test_what_a_lane_still_settles_of_a_vanished_partition_does_not_open_it_again(
+    connection: sqlite3.Connection,
+) -> None:
+    lanes = list(positions.ensure_lanes(connection, ["a"]).values())
+    stream = stream_of(connection, lanes)
+    row = positions.ensure_partitions(connection, stream, ["gone"], lanes, 1000.0)["gone"]
+    assert positions.forget_vanished(connection, stream, [], lanes) == ["gone"]
+    positions.settle(connection, lanes[0], [move_to(row.id, Position(5, END))], None)
+    assert positions.forget_vanished(connection, stream, [], lanes) == []
+
+
 def test_an_output_that_left_the_configuration_makes_no_gap(connection: sqlite3.Connection) -> None:
     known = positions.ensure_lanes(connection, ["stays", "left"])
     stream = stream_of(connection, list(known.values()))
