@@ -125,11 +125,6 @@ def code(error: Exception) -> str:
     return type(error).__name__
 
 
-def throttled(error: Exception) -> bool:
-    """Does the service ask for fewer calls?"""
-    return code(error) in _THROTTLED
-
-
 def transient(error: Exception) -> bool:
     """Does the same call have a chance in a moment: throttling, the service's own faults, a broken connection?"""
     from botocore.exceptions import (  # noqa: PLC0415

@@ -36,7 +36,6 @@ PLANTED = ("tampered", "cut_base64", "broken_gzip", "not_json_inside")
 PLANTED_SIGNED = ("bad_signature", "unknown_key")
 
 EVERYTHING = "everything"
-ALERTS = "alerts"
 
 #: Seconds after which a demo that does not end is given up.
 PATIENCE = 300.0

@@ -84,8 +84,6 @@ class Reader:
         self.reads = 0
         #: The partition is finished for good.
         self.ended = False
-        #: The partition was read to its end, or to its present end with ``--once``.
-        self.finished = False
 
     def run(self, pulse: Pulse) -> None:
         """The body of the reader's thread: ends at the partition's end, with ``--once`` at its present end."""
@@ -105,7 +103,6 @@ class Reader:
                     asked = self._clock.monotonic()
                     read = next(reads, None)
                     if read is None:
-                        self.finished = True
                         return
                     pulse()
                     self._report_expired(read, asked)
@@ -119,7 +116,6 @@ class Reader:
                         self._end()
                         return
                     if self._once and self._at_present_end(read, asked):
-                        self.finished = True
                         return
             except Held as held:
                 self._hold(held, pulse)
@@ -219,7 +215,7 @@ class Reader:
     def _end(self) -> None:
         for line in self._lines:
             line.lane.end(line.ledger)
-        self.ended = self.finished = True
+        self.ended = True
 
     def _hold(self, held: Held, pulse: Pulse) -> None:
         with pulse.idle():

@@ -77,8 +77,6 @@ class Metrics:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.registry = CollectorRegistry()
-        #: Reads that brought records: a sign of progress.
-        self.reads = 0
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._lags: dict[str, Lag] = {}
@@ -158,7 +156,6 @@ class Metrics:
             lag.finished(partition)
         self._last_read.labels(source).set(self._clock.now())
         if read.records:
-            self.reads += 1
             self._records.labels(source).inc(len(read.records))
             self._record_bytes.labels(source).inc(sum(map(len, map(_DATA, read.records))))
 

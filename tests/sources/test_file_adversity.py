@@ -6,8 +6,6 @@ import gzip
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from shipper.settings import FileSourceSettings
 from shipper.source import EARLIEST, END, Partition, Position, Read, Record, Start
 from shipper.sources.file import FileSource
 from shipper.sources.file_content import open_content
+from support.privileges import unprivileged
 
 VALUES = [b'{"n":%d,"pad":"%s"}' % (n, b"y" * (n % 90)) for n in range(1000)]
 LINES = b"".join(value + b"\n" for value in VALUES)
@@ -53,18 +52,6 @@ def to_tip(reader: FileSource, partition: Partition, begin: Position | Start = E
         if one.lag == 0:
             break
     return found
-
-
-@contextmanager
-def somebody_else() -> Iterator[None]:
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 # -- written anew ---------------------------------------------------------------------------------------------------
@@ -201,7 +188,7 @@ def test_a_folder_that_may_be_listed_but_not_entered_holds(name: str) -> None:
         (folder / "a.jsonl").write_bytes(LINES)
         folder.chmod(0o744)
         try:
-            with somebody_else(), pytest.raises(Held, match=r"/in/? may not be read") as held:
+            with unprivileged(), pytest.raises(Held, match=r"/in/? may not be read") as held:
                 source(folder / name if name.startswith("*.") else Path(root) / name).partitions()
         finally:
             folder.chmod(0o755)

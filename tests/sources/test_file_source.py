@@ -6,8 +6,6 @@ import gzip
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -19,6 +17,7 @@ from shipper.errors import Held
 from shipper.settings import FileSourceSettings
 from shipper.source import EARLIEST, END, Partition, Position, Read, Record, Start
 from shipper.sources.file import FileSource
+from support.privileges import unprivileged
 
 VALUES = [b'{"n":%d,"pad":{"x":"%s"}}' % (n, b"y" * (n % 90)) for n in range(4000)]
 LINES = b"".join(value + b"\n" for value in VALUES)
@@ -75,19 +74,6 @@ def lines(tmp_path: Path) -> Path:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(LINES)
     return path
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root may read everything: become somebody else for a while."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 def test_a_file_is_read_to_its_end_and_says_so(lines: Path) -> None:
