@@ -92,12 +92,6 @@ def test_reads_count_records_bytes_and_the_time_of_the_answer() -> None:
     assert values(metrics, "last_read_timestamp_seconds") == {("orders",): clock.seconds}
 
 
-def test_progress_is_a_read_that_brought_records() -> None:
-    metrics = started()
-    metrics.read("orders", "a", Read([], lag=0.0))
-    metrics.read("orders", "a", Read([record(1)], lag=0.0))
-
-
 def test_lag_grows_while_reading_fails_and_ends_with_the_partition() -> None:
     clock = MovedClock()
     metrics = started(clock)
