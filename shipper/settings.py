@@ -54,11 +54,28 @@ def _start(value: object) -> object:
     )
 
 
+def _after(value: float) -> float:
+    if value <= 0:
+        raise PydanticCustomError(
+            "spool_after", 'with 0 every event would go through the disk before it is sent; the default is "30s"'
+        )
+    return value
+
+
+def _name(value: str | None) -> str | None:
+    if value is not None and not NAME.fullmatch(value):
+        raise PydanticCustomError("name", "names have letters, digits, _ and -, at most 64")
+    return value
+
+
 def _listen(value: str) -> str:
     if value and not _LISTEN.fullmatch(value):
         raise PydanticCustomError("listen", 'write "127.0.0.1:9686" or "[::1]:9686", or "" to turn it off')
     return value
 
+
+#: What the user may call a source, a transform or an output: names stand in key paths, metrics and the state file.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 
 _LISTEN = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
@@ -164,6 +181,20 @@ class RetrySettings(Table):
     )
 
 
+class SpoolSettings(Table):
+    """What an output cannot take yet waits on disk, in the state file, so that it holds up nothing else."""
+
+    max_bytes: Size = Field(10_000_000_000, ge=1, description="what may wait for this output")
+    when_full: Literal["block", "dead_letter"] = Field(
+        "block",
+        description="`block`: the sources of this output stop until there is room, for its neighbours too; "
+        "`dead_letter`: what does not fit becomes dead letters, reason `spool_full`",
+    )
+    after: Annotated[Duration, AfterValidator(_after)] = Field(
+        30.0, description="what is not settled for this long goes to disk, so that no position is older"
+    )
+
+
 class FormatSettings(Table):
     """How an event is written: `format = "native"`, or a table with options."""
 
@@ -194,6 +225,20 @@ class OutputSettings(Table):
     )
     batch: BatchSettings = Field(default=BatchSettings(), description="when a batch is sent")
     retry: RetrySettings = Field(default=RetrySettings(), description="what follows a failure that may pass")
+    spool: SpoolSettings = Field(
+        default=SpoolSettings(), description="what waits on disk while the output is slow or down"
+    )
+    max_event_bytes: Size | None = Field(
+        None, ge=1, description="encoded bytes of one event; default: what the destination itself allows"
+    )
+    oversize: Literal["dead_letter", "truncate"] = Field(
+        "dead_letter",
+        description="what becomes of a larger event; `truncate` cuts `statement`, `parameters`, `error`, `native`, "
+        "in that order",
+    )
+    renamed_from: Annotated[str | None, AfterValidator(_name)] = Field(
+        None, description="this output's earlier name: it goes on where that one stood, with all that it still owes"
+    )
     concurrency: int = Field(1, ge=1, le=256, description="batches sent at the same time; more than 1 gives up order")
     max_targets: int = Field(
         100, ge=1, description="different places (paths …) that templates may make in a day; more become `other`"
@@ -245,14 +290,26 @@ class DeadLetterSettings(Table):
     """What could not be shipped, kept in the state file."""
 
     max_bytes: Size = Field(5_000_000_000, ge=1, description="when full, the component that would write is held")
+    max_age: DurationOrNever = Field(
+        None, gt=0, description="older ones are deleted, and counted as expired; `never` keeps them"
+    )
+    output: TextOrNone = Field(
+        None, description="name of an output that gets a copy of each; what it refuses makes no further dead letter"
+    )
+    storm: int = Field(
+        100, ge=2, description="so many in a row, with none that passes between them, hold the component instead"
+    )
 
 
 class StateSettings(Table):
-    """Positions, dead letters and the books: one SQLite file on a local disk."""
+    """Positions, spool, dead letters and the books: one SQLite file on a local disk."""
 
     path: Annotated[LocalPath, Field(validate_default=True)] = Field(
         default="state/shipper.db",  # type: ignore[assignment]  # validated like what a file says: beside the first file
         description="the state file; its folder is made where it is missing",
+    )
+    reserve: Size | None = Field(
+        None, description="free space of the disk that spooling leaves alone; default: 64 MB, or 5 % of a smaller disk"
     )
 
 
@@ -295,7 +352,7 @@ class Configuration(Table):
     outputs: dict[str, OutputSettings] = Field(default_factory=dict, description="where events go")
     event: EventSettings = Field(default=EventSettings(), description="how events are made")
     dead_letters: DeadLetterSettings = Field(default=DeadLetterSettings(), description="what could not be shipped")
-    state: StateSettings = Field(default=StateSettings(), description="positions, dead letters and the books")
+    state: StateSettings = Field(default=StateSettings(), description="positions, spool, dead letters, the books")
     server: ServerSettings = Field(default=ServerSettings(), description="health and metrics")
     secrets: SecretsSettings = Field(default=SecretsSettings(), description="how secrets are read")
     log: LogSettings = Field(default=LogSettings(), description="what is logged")

@@ -6,7 +6,6 @@ Everything that is wrong is told at once, with file, line, key, what was found a
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from shipper.errors import ConfigurationError, Problem
 from shipper.output import Output
 from shipper.secrets import ClientFactory, SecretReader, secrets_in
 from shipper.settings import (
+    NAME,
     SOURCE_SETTINGS,
     AwsSettings,
     Configuration,
@@ -37,8 +37,6 @@ T = TypeVar("T", bound=Table)
 _NAMED = ("sources", "transforms", "outputs")
 _PLAIN = tuple(key for key in Configuration.model_fields if key not in _NAMED)
 _SEE_OUTPUTS = 'write the name of an output plugin: "file", for example'
-#: Names stand in key paths, metrics and the state file.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 #: Shorter texts are not blotted out of messages: they are no secrets, and the message would become unreadable.
 _SHORTEST_BLOT = 4
 #: The image sets it, so that a container is reachable without a key in the file.
@@ -155,7 +153,7 @@ class _Loader:
             if not isinstance(table, dict):
                 mend = f"give the table a name of your choice: [{kind}.NAME]"
                 self._findings.append(Finding((kind, name), "a table is needed", mend))
-            elif not _NAME.fullmatch(name):
+            elif not NAME.fullmatch(name):
                 mend = "names have letters, digits, _ and -, at most 64"
                 self._findings.append(Finding((kind, name), "cannot be a name", mend))
             elif (kind, name) not in refused:

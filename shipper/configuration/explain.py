@@ -54,6 +54,8 @@ _NEEDED = {
     "resource_id": "a resource id",
     "listen": "an address with a port",
     "start": "a place to begin",
+    "spool_after": "more than 0",
+    "name": "a name",
 }
 
 
@@ -193,7 +195,7 @@ def _explain(
 
 
 #: Faults of our own settings (``shipper.settings``, ``shipper.units``): their text is the mend.
-_SAYS_WHAT_TO_DO = ("size", "duration", "url", "resource_id", "listen", "start")
+_SAYS_WHAT_TO_DO = ("size", "duration", "url", "resource_id", "listen", "start", "spool_after", "name")
 
 
 def _needed(fault: ErrorDetails) -> str:

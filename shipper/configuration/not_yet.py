@@ -12,16 +12,8 @@ from shipper.configuration.places import KeyPath
 KEYS: dict[str, str] = {
     "sources.*.timezone": "remove it: times in activity streams are UTC",
     "sources.*.consumer": "remove it: shards are polled",
-    "outputs.*.spool": "remove it: what is not settled is read again from the source",
-    "outputs.*.max_event_bytes": "remove it: an event that the destination finds too large becomes a dead letter",
-    "outputs.*.oversize": "remove it: an event that the destination finds too large becomes a dead letter",
-    "outputs.*.renamed_from": "remove it: an output with a new name begins with the oldest position of its sources",
-    "dead_letters.max_age": "remove it: dead letters are kept",
-    "dead_letters.output": "remove it: dead letters are kept in the state file",
-    "dead_letters.storm": "remove it",
     "state.type": "remove it: the state is a file",
     "state.table": "remove it: the state is a file",
-    "state.reserve": "remove it",
     "server.status_token": "remove it: /health, /ready and /metrics need none",
 }
 

@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]], ...] =
     ("`[outputs.NAME]`: every output", tables.OutputSettings, ()),
     ("`[outputs.NAME.batch]`", tables.BatchSettings, ()),
     ("`[outputs.NAME.retry]`", tables.RetrySettings, ()),
+    ("`[outputs.NAME.spool]`", tables.SpoolSettings, ()),
     ("`[outputs.NAME.format]`", tables.FormatSettings, ()),
     ("`[outputs.NAME]`: outputs that ship over the network", tables.NetworkSettings, (tables.OutputSettings,)),
     ("`[outputs.NAME.timeout]`", tables.TimeoutSettings, ()),
