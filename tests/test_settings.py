@@ -10,10 +10,13 @@ from pydantic import ValidationError
 from shipper.settings import (
     AwsSettings,
     Configuration,
+    DeadLetterSettings,
     FormatSettings,
     KinesisSettings,
     OutputSettings,
     ServerSettings,
+    SpoolSettings,
+    StateSettings,
 )
 
 
@@ -60,3 +63,29 @@ def test_a_name_is_no_resource_id(resource_id: str) -> None:
 def test_a_start_without_an_offset_is_refused(start: object) -> None:
     with pytest.raises(ValidationError):
         KinesisSettings.model_validate({"stream": "x", "start": start})
+
+
+def test_what_nobody_sets_about_the_spool_and_dead_letters_is_as_documented() -> None:
+    output = OutputSettings(type="x")
+    spool = output.spool
+    assert (spool.max_bytes, spool.when_full, spool.after) == (10_000_000_000, "block", 30.0)
+    assert (output.max_event_bytes, output.oversize, output.renamed_from) == (None, "dead_letter", None)
+    letters = DeadLetterSettings()
+    assert (letters.max_bytes, letters.max_age, letters.output, letters.storm) == (5_000_000_000, None, None, 100)
+    assert StateSettings().reserve is None
+
+
+@pytest.mark.parametrize("after", ["0s", "0ms"])
+def test_spooling_at_once_is_refused(after: str) -> None:
+    with pytest.raises(ValidationError, match="before it is sent"):
+        SpoolSettings.model_validate({"after": after})
+
+
+def test_a_reserve_may_be_nothing() -> None:
+    assert StateSettings.model_validate({"reserve": 0}).reserve == 0
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", "ä", "a" * 65, "a.b"])
+def test_no_output_can_have_had_such_a_name(name: str) -> None:
+    with pytest.raises(ValidationError):
+        OutputSettings(type="x", renamed_from=name)

@@ -114,6 +114,10 @@ class _Loader:
     def _named_tables(self) -> rules.Draft:
         draft = rules.Draft(names={kind: self._names(kind) for kind in _NAMED})
         draft.aws = AwsSettings.model_validate(self._table["aws"])
+        # Not from its settings: what else is wrong in a plain table must not hide that this name is.
+        letters = self._table["dead_letters"]
+        given = letters.get("output") if isinstance(letters, dict) else None
+        draft.dead_letters_to = given if isinstance(given, str) else None
         for path in self._tables("sources"):
             model = SOURCE_SETTINGS.get(self._type(path, SOURCE_SETTINGS))
             if model is None:

@@ -27,6 +27,7 @@ from shipper.settings import (
 from shipper.templates import check_template
 from shipper.transforms import compile_transform
 from shipper.transforms.match import MatchError, compile_match
+from shipper.units import format_size
 from shipper.values import Target, Text
 
 _NAMES_OF_A_STREAM = ("cluster", "instance", "resource_id", "stream")
@@ -36,13 +37,15 @@ _SERVICES = ("kinesis", "kms", "rds", "sts", "logs", "secretsmanager", "ssm")
 
 @dataclass(slots=True)
 class Draft:
-    """The tables that are right by themselves. ``names`` are the user's names of each kind, also of wrong tables."""
+    """The tables that are right by themselves. ``names`` are the user's names of each kind, also of wrong tables;
+    ``dead_letters_to`` is what the files give as ``dead_letters.output``."""
 
     names: dict[str, list[str]]
     aws: AwsSettings = field(default_factory=AwsSettings)
     sources: dict[str, SourceSettings] = field(default_factory=dict)
     transforms: dict[str, TransformSettings] = field(default_factory=dict)
     outputs: dict[str, tuple[type[Output[Any]], OutputSettings]] = field(default_factory=dict)
+    dead_letters_to: str | None = None
 
 
 def check(draft: Draft) -> Iterator[Finding]:
@@ -62,6 +65,9 @@ def check(draft: Draft) -> Iterator[Finding]:
             yield _match(("transforms", name, "match"), error)
     for name, (plugin, settings) in draft.outputs.items():
         yield from _output(("outputs", name), name, plugin, settings, draft)
+    yield from _earlier_names(draft)
+    if draft.dead_letters_to and draft.names["outputs"]:
+        yield from _exists(("dead_letters", "output"), "outputs", draft.dead_letters_to, draft.names["outputs"])
 
 
 def _source(path: KeyPath, source: SourceSettings) -> Iterator[Finding]:
@@ -129,6 +135,7 @@ def _output(
         )
     if settings.retry.initial > settings.retry.max:
         yield Finding((*path, "retry"), "initial is longer than max", "make max at least as long")
+    yield from _sizes(path, settings)
     if settings.match is not None:
         try:
             compile_match(settings.match)
@@ -140,19 +147,67 @@ def _output(
 
 def _names(path: KeyPath, kind: str, given: Collection[str], known: Collection[str]) -> Iterator[Finding]:
     for index, name in enumerate(given):
-        if name not in known:
-            near = nearest(name, known)
-            there = f"there are {one_of(known)}" if known else f"there are no {kind}"
-            mend = f'did you mean "{near}"?' if near else there
-            yield Finding((*path, index), f"[{kind}.{name}] does not exist", mend)
+        yield from _exists((*path, index), kind, name, known)
     if len(set(given)) < len(given):
         yield Finding(path, "a name is there twice", "keep one")
+
+
+def _exists(path: KeyPath, kind: str, name: str, known: Collection[str]) -> Iterator[Finding]:
+    if name not in known:
+        near = nearest(name, known)
+        there = f"there are {one_of(known)}" if known else f"there are no {kind}"
+        yield Finding(path, f"[{kind}.{name}] does not exist", f'did you mean "{near}"?' if near else there)
 
 
 def _match(path: KeyPath, error: MatchError) -> Finding:
     for part in re.findall(r"[^.\[\]]+", error.key):
         path = (*path, int(part) if part.isdecimal() else part)
     return Finding(path, error.message, error.mend)
+
+
+def _sizes(path: KeyPath, settings: OutputSettings) -> Iterator[Finding]:
+    spool = settings.spool.max_bytes
+    if spool < settings.batch.max_bytes:
+        yield Finding(
+            (*path, "spool", "max_bytes"),
+            f"the spool holds {format_size(spool)}, less than one batch of {format_size(settings.batch.max_bytes)}",
+            "make spool.max_bytes at least as large as batch.max_bytes",
+        )
+    elif settings.max_event_bytes is not None and spool < settings.max_event_bytes:
+        yield Finding(
+            (*path, "spool", "max_bytes"),
+            f"the spool holds {format_size(spool)}, less than one event of {format_size(settings.max_event_bytes)}",
+            "make spool.max_bytes at least as large as max_event_bytes",
+        )
+    if settings.oversize == "truncate" and settings.format.type != "native":
+        yield Finding(
+            (*path, "oversize"),
+            f"only the format native has fields that can be cut, not {settings.format.type}",
+            'write format = "native", or oversize = "dead_letter"',
+        )
+
+
+def _earlier_names(draft: Draft) -> Iterator[Finding]:
+    """``renamed_from``: what one output owes goes to one other, and to nobody while it is still configured."""
+    heirs: dict[str, str] = {}
+    for name, (_, settings) in draft.outputs.items():
+        earlier, path = settings.renamed_from, ("outputs", name, "renamed_from")
+        if earlier is None:
+            continue
+        if earlier == name:
+            yield Finding(path, "is the output's own name", "write its earlier name, or remove renamed_from")
+        elif earlier in draft.names["outputs"]:
+            yield Finding(
+                path,
+                f"[outputs.{earlier}] is still there, and keeps what it owes",
+                f"remove renamed_from, or [outputs.{earlier}]",
+            )
+        elif heirs.setdefault(earlier, name) != name:
+            yield Finding(
+                path,
+                f"outputs.{heirs[earlier]} goes on for {earlier} already",
+                "keep one of the two: what an output owes goes to one other",
+            )
 
 
 def _format(path: KeyPath, type_: str, settings: FormatSettings) -> Iterator[Finding]:

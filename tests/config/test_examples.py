@@ -24,6 +24,7 @@ from shipper.settings import (
     RetrySettings,
     SecretsSettings,
     ServerSettings,
+    SpoolSettings,
     StateSettings,
 )
 
@@ -61,6 +62,7 @@ def test_every_key_stands_in_the_annotated_example() -> None:
         (OutputSettings, given["outputs"]["archive"]),
         (BatchSettings, given["outputs"]["archive"]["batch"]),
         (RetrySettings, given["outputs"]["archive"]["retry"]),
+        (SpoolSettings, given["outputs"]["archive"]["spool"]),
         (DeadLetterSettings, given["dead_letters"]),
         (StateSettings, given["state"]),
         (ServerSettings, given["server"]),
@@ -78,6 +80,8 @@ def test_what_the_annotated_example_gives_as_default_is_the_default() -> None:
     plain = Configuration(outputs={"x": OutputSettings(type="file")})
     assert archive.batch == plain.outputs["x"].batch
     assert archive.retry == plain.outputs["x"].retry
+    assert archive.spool == plain.outputs["x"].spool
+    assert archive.oversize == plain.outputs["x"].oversize
     assert isinstance(orders, KinesisSettings)
     assert orders.keys.model_copy(update={"region": None}) == KinesisSettings().keys
     assert orders.poll_interval == KinesisSettings().poll_interval

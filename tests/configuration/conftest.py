@@ -11,6 +11,15 @@ import pytest
 from shipper import configuration
 from shipper.settings import Configuration
 
+#: Lines 1 to 5 of a test's file: what it adds begins in line 6, inside [outputs.siem].
+BASE = """\
+[sources.orders]
+type = "kinesis"
+cluster = "orders-prod"
+[outputs.siem]
+type = "sink"
+"""
+
 PLUGIN = """
 from shipper.hookspecs import hookimpl
 from shipper.output import AwsSettings, NetworkSettings, Output, Report, Target, Text

@@ -11,15 +11,7 @@ from shipper import configuration
 from shipper.errors import ConfigurationError
 from shipper.settings import Configuration, FileSourceSettings, KeysSettings, KinesisSettings
 
-from .conftest import Load
-
-BASE = """\
-[sources.orders]
-type = "kinesis"
-cluster = "orders-prod"
-[outputs.siem]
-type = "sink"
-"""
+from .conftest import BASE, Load
 
 
 def _sink(loaded: Configuration, name: str = "siem") -> Any:
@@ -254,6 +246,43 @@ def test_a_start_may_be_a_time_as_toml_or_as_text(load: Load, start: str) -> Non
 
 def test_a_size_that_may_be_absent_is_still_a_size(load: Load) -> None:
     assert _sink(load(BASE + "limit = '8MB'\n")).limit == 8_000_000
+
+
+def test_what_an_output_keeps_on_disk_and_how_large_an_event_may_be(load: Load) -> None:
+    siem = _sink(
+        load(
+            BASE + "spool = { max_bytes = '2GiB', when_full = 'dead_letter', after = '1m30s' }\n"
+            "max_event_bytes = '1MB'\noversize = 'truncate'\nrenamed_from = 'splunk'\n"
+        )
+    )
+    assert (siem.spool.max_bytes, siem.spool.when_full, siem.spool.after) == (2 * 1024**3, "dead_letter", 90.0)
+    assert (siem.max_event_bytes, siem.oversize, siem.renamed_from) == (1_000_000, "truncate", "splunk")
+
+
+def test_what_becomes_of_dead_letters_and_of_a_full_disk(load: Load) -> None:
+    loaded = load(
+        BASE + "[dead_letters]\nmax_age = '90d'\noutput = 'siem'\nstorm = 10\n[state]\nreserve = '1GB'\n",
+    )
+    letters = loaded.dead_letters
+    assert (letters.max_age, letters.output, letters.storm) == (90 * 86400.0, "siem", 10)
+    assert loaded.state.reserve == 1_000_000_000
+
+
+def test_a_variable_may_leave_out_the_output_for_dead_letters(load: Load) -> None:
+    assert load(BASE + "[dead_letters]\noutput = '${LETTERS:-}'\n").dead_letters.output is None
+
+
+def test_several_outputs_may_have_new_names(load: Load) -> None:
+    loaded = load(BASE + "renamed_from = 'archive'\n[outputs.old]\ntype = 'sink'\nrenamed_from = 'older'\n")
+    assert [output.renamed_from for output in loaded.outputs.values()] == ["archive", "older"]
+
+
+def test_a_spool_as_large_as_one_batch_is_enough(load: Load) -> None:
+    assert _sink(load(BASE + "spool = { max_bytes = '1MB' }\nmax_event_bytes = '1MB'\n")).spool.max_bytes == 1_000_000
+
+
+def test_spooling_may_begin_later_than_stopping_may_take(load: Load) -> None:
+    assert _sink(load(BASE + "spool = { after = '1h' }\n[server]\ndrain_timeout = '20s'\n")).spool.after == 3600.0
 
 
 def test_nothing_of_a_loaded_configuration_can_be_changed(load: Load) -> None:

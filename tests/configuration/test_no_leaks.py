@@ -6,9 +6,7 @@ import pytest
 
 from shipper.errors import ConfigurationError
 
-from .conftest import Load
-
-BASE = "[sources.orders]\ntype = 'kinesis'\ncluster = 'orders-prod'\n[outputs.siem]\ntype = 'sink'\n"
+from .conftest import BASE, Load
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from shipper import __version__
 from shipper.configuration import not_yet
 from shipper.errors import ConfigurationError
 
-from .conftest import Load
+from .conftest import BASE, Load
 
-BASE = "[sources.orders]\ntype = 'kinesis'\ncluster = 'orders-prod'\n[outputs.siem]\ntype = 'sink'\n"
 LACKING = f"not in this version ({__version__})"
 
 

@@ -8,16 +8,7 @@ import pytest
 
 from shipper.errors import ConfigurationError
 
-from .conftest import Load
-
-#: Lines 1 to 5; what is wrong begins in line 6, inside [outputs.siem].
-BASE = """\
-[sources.orders]
-type = "kinesis"
-cluster = "orders-prod"
-[outputs.siem]
-type = "sink"
-"""
+from .conftest import BASE, Load
 
 FIELD_HINT = "did you mean 'user'?"
 
@@ -44,6 +35,42 @@ IN_AN_OUTPUT = {
     'retry = { initial = "0s" }': '6: outputs.siem.retry.initial: found "0s", more than 0 is needed',
     'retry = { initial = "2m", max = "1m" }': "6: outputs.siem.retry: initial is longer than max; "
     "make max at least as long",
+    'spool = "10GB"': '6: outputs.siem.spool: found "10GB", a table is needed',
+    'spool = { max_byte = "1GB" }': "6: outputs.siem.spool.max_byte: unknown key; did you mean max_bytes?",
+    'spool = { max_bytes = "much" }': '6: outputs.siem.spool.max_bytes: found "much", a size is needed; '
+    'write a size such as "8MB" (10⁶ bytes) or "8MiB" (2²⁰ bytes)',
+    "spool = { max_bytes = 0 }": "6: outputs.siem.spool.max_bytes: found 0, at least 1 is needed",
+    'spool = { max_bytes = "500kB" }': "6: outputs.siem.spool.max_bytes: the spool holds 500kB, less than one batch of "
+    "1MB; make spool.max_bytes at least as large as batch.max_bytes",
+    'batch = { max_bytes = "20GB" }': "4: outputs.siem.spool.max_bytes: the spool holds 10GB, less than one batch of "
+    "20GB; make spool.max_bytes at least as large as batch.max_bytes",
+    'spool = { max_bytes = "2MB" }\nmax_event_bytes = "3MB"': "6: outputs.siem.spool.max_bytes: the spool holds 2MB, "
+    "less than one event of 3MB; make spool.max_bytes at least as large as max_event_bytes",
+    'spool = { when_full = "dead_letters" }': '6: outputs.siem.spool.when_full: found "dead_letters", allowed: '
+    '"block", "dead_letter"; did you mean "dead_letter"?',
+    'spool = { after = "0s" }': '6: outputs.siem.spool.after: found "0s", more than 0 is needed; with 0 every event '
+    'would go through the disk before it is sent; the default is "30s"',
+    'spool = { after = "never" }': '6: outputs.siem.spool.after: found "never", a duration is needed; '
+    'write a duration such as "500ms", "30s", "5m", "1h" or "7d"',
+    "spool.when_ful = 1": "6: outputs.siem.spool.when_ful: unknown key; did you mean when_full?",
+    'when_full = "block"': "6: outputs.siem.when_full: unknown key; did you mean spool.when_full?",
+    'max_event_bytes = "never"': '6: outputs.siem.max_event_bytes: found "never", a size is needed; '
+    'write a size such as "8MB" (10⁶ bytes) or "8MiB" (2²⁰ bytes)',
+    "max_event_bytes = 0": "6: outputs.siem.max_event_bytes: found 0, at least 1 is needed",
+    'oversize = "cut"': '6: outputs.siem.oversize: found "cut", allowed: "dead_letter", "truncate"',
+    'oversize = "truncate"\nformat = "raw"': "6: outputs.siem.oversize: only the format native has fields that can be "
+    'cut, not raw; write format = "native", or oversize = "dead_letter"',
+    'renamed_from = "siem"': "6: outputs.siem.renamed_from: is the output's own name; write its earlier name, "
+    "or remove renamed_from",
+    'renamed_from = "old one"': '6: outputs.siem.renamed_from: found "old one", a name is needed; '
+    "names have letters, digits, _ and -, at most 64",
+    'renamed_from = ""': '6: outputs.siem.renamed_from: found "", a name is needed; '
+    "names have letters, digits, _ and -, at most 64",
+    "renamed_from = ['old']": "6: outputs.siem.renamed_from: found a list, text in quotes is needed",
+    "renamed_from = 'b'\n[outputs.b]\ntype = 'sink'": "6: outputs.siem.renamed_from: [outputs.b] is still there, and "
+    "keeps what it owes; remove renamed_from, or [outputs.b]",
+    "renamed_from = 'old'\n[outputs.b]\ntype = 'sink'\nrenamed_from = 'old'": "9: outputs.b.renamed_from: outputs.siem "
+    "goes on for old already; keep one of the two: what an output owes goes to one other",
     "concurrency = 300": "6: outputs.siem.concurrency: found 300, at most 256 is needed",
     'tls = { verify = "no" }': '6: outputs.siem.tls.verify: found "no", true or false is needed; '
     "write it without quotes",
@@ -144,6 +171,17 @@ ELSEWHERE = {
     "[event]\nid_key = 5": "7: event.id_key: the secret is not usable: text in quotes is needed",
     "[state]\npath = 5": "7: state.path: found 5, a path in quotes is needed",
     "[dead_letters]\nmax_bytes = '0B'": '7: dead_letters.max_bytes: found "0B", at least 1 is needed',
+    "[dead_letters]\nmax_age = '0s'": '7: dead_letters.max_age: found "0s", more than 0 is needed',
+    "[dead_letters]\nmax_age = 'nevr'": '7: dead_letters.max_age: found "nevr", a duration is needed; '
+    'write a duration such as "500ms", "30s", "5m", "1h" or "7d", or "never"',
+    "[dead_letters]\noutput = 'sim'": '7: dead_letters.output: [outputs.sim] does not exist; did you mean "siem"?',
+    "[dead_letters]\noutput = 'kafka'": '7: dead_letters.output: [outputs.kafka] does not exist; there are "siem"',
+    "[dead_letters]\noutput = ['siem']": "7: dead_letters.output: found a list, text in quotes is needed",
+    "[dead_letters]\nstorm = 1": "7: dead_letters.storm: found 1, at least 2 is needed",
+    "[dead_letters]\nstorm = '100'": '7: dead_letters.storm: found "100", a number is needed; write it without quotes',
+    "[dead_letters]\nstorm = 'never'": '7: dead_letters.storm: found "never", a whole number is needed',
+    "[state]\nreserve = '5%'": '7: state.reserve: found "5%", a size is needed; '
+    'write a size such as "8MB" (10⁶ bytes) or "8MiB" (2²⁰ bytes)',
 }
 
 #: The middle is tomllib's own words, which change from one Python to the next.
@@ -194,6 +232,17 @@ def test_everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file(load:
         "outputs.b.mach",
         "log.level",
         "state.type",
+    ]
+
+
+def test_an_unknown_output_for_dead_letters_is_told_beside_other_mistakes_in_plain_tables(
+    load: Load, tmp_path: Path
+) -> None:
+    text = BASE + "[dead_letters]\nstorm = 0\noutput = 'archive'\n[log]\nlevel = 'loud'\n"
+    assert [problem.split(":")[1].strip() for problem in _problems(load, tmp_path, text)] == [
+        "dead_letters.storm",
+        "dead_letters.output",
+        "log.level",
     ]
 
 
