@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -29,9 +30,8 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 @pytest.fixture
 def rig(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     monkeypatch.syspath_prepend(str(RIG))
-    from shipper_rig import RigOutput, RigSettings
-
-    output = RigOutput("siem", RigSettings(type="rig", url=receiver.url))
+    module = importlib.import_module("shipper_rig")
+    output: Rig = module.RigOutput("siem", module.RigSettings(type="rig", url=receiver.url))
     yield output
     output.close()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shipper_rig import RigOutput
-
 from shipper.hookspecs import hookimpl
+
+from . import RigOutput
 
 
 class OrderedRigOutput(RigOutput):
