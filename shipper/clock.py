@@ -22,6 +22,9 @@ class Clock(Protocol):
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Waits until ``event`` is set or ``seconds`` have passed; says whether it is set."""
 
+    def wait_for_news(self, condition: threading.Condition, seconds: float) -> None:
+        """Waits until somebody notifies the condition, which the caller holds, or ``seconds`` have passed."""
+
 
 class SystemClock:
     """The machine's own time."""
@@ -34,3 +37,6 @@ class SystemClock:
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(seconds)
+
+    def wait_for_news(self, condition: threading.Condition, seconds: float) -> None:
+        condition.wait(seconds)

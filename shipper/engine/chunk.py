@@ -70,7 +70,8 @@ class Chunk:
 
 @dataclass(slots=True)
 class Share:
-    """What one lane gets of a chunk: encoded events and what its output asked for of each.
+    """What one lane gets of a chunk: encoded events and what its output asked for of each. ``native`` are the same
+    events' native lines, as the spool keeps them; ``None``: ``events`` are.
 
     ``indices`` are the chosen events' numbers in the chunk, ``None`` for all; ``filtered`` maps the rule that dropped
     events to their numbers, in order.
@@ -80,3 +81,4 @@ class Share:
     values: Sequence[tuple[str | None, ...]]
     indices: list[int] | None = None
     filtered: dict[str, list[int]] = field(default_factory=dict)
+    native: Sequence[bytes] | None = None

@@ -18,21 +18,26 @@ class DeadLetterBox:
     def __init__(self, connection: sqlite3.Connection, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
         self._metrics = metrics
-        self._bytes = dead_letters.stored_bytes(connection)
+        self._bytes = 0
         self._counts = Counter({EVERY_OUTPUT: 0})
-        for output, _, count in dead_letters.counts(connection, Filter()):
-            self._counts[output] += count
-        for output, count in self._counts.items():
-            metrics.dead_letters(output, count)
+        self.count_again(connection)
+
+    def has_room(self) -> bool:
+        """Whether another one may be kept."""
+        return self._bytes < self._max_bytes
+
+    def full(self) -> Held:
+        """Why nobody may keep another one: nobody may make room by losing the next."""
+        return Held(
+            "dead_letters_full",
+            f"the dead letters hold {self._bytes:,} bytes, of {self._max_bytes:,} allowed",
+            "see why with `shipper dead-letters list`, or raise dead_letters.max_bytes",
+        )
 
     def require_room(self) -> None:
-        """Raises ``Held`` while the dead letters are full: nobody may make room by losing the next one."""
-        if self._bytes >= self._max_bytes:
-            raise Held(
-                "dead_letters_full",
-                f"the dead letters hold {self._bytes:,} bytes, of {self._max_bytes:,} allowed",
-                "see why with `shipper dead-letters list`, or raise dead_letters.max_bytes",
-            )
+        """Raises ``Held`` while the dead letters are full."""
+        if not self.has_room():
+            raise self.full()
 
     def kept(self, new: Sequence[DeadLetter]) -> None:
         """Dead letters that were not there before have been committed."""
@@ -40,3 +45,13 @@ class DeadLetterBox:
             self._bytes += len(letter.data)
             self._counts[letter.output] += 1
             self._metrics.dead_letters(letter.output, self._counts[letter.output])
+
+    def count_again(self, connection: sqlite3.Connection) -> None:
+        """Some were replayed, purged or imported: looks how many there are."""
+        self._bytes = dead_letters.stored_bytes(connection)
+        found: Counter[str] = Counter()
+        for output, _, count in dead_letters.counts(connection, Filter()):
+            found[output] += count
+        for output in {*self._counts, *found}:
+            self._counts[output] = found[output]
+            self._metrics.dead_letters(output, found[output])

@@ -1,25 +1,25 @@
-"""Sends a lane's batches and decides what follows from each outcome; the plugin only reports.
+"""Sends a lane's parcels and decides what follows from each outcome; the plugin only reports.
 
 What failed is sent again, alone; what the destination refuses for good becomes a dead letter; a held output is tried
-again slowly, and that time counts neither as an attempt nor towards ``give_up_after`` (delivery.md, Outcomes).
+again slowly, and that time counts neither as an attempt nor towards ``give_up_after`` (delivery.md, Outcomes). A
+permission or a configuration that is wrong never makes dead letters.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
-from collections import Counter
 from collections.abc import Sequence
-
-import msgspec
-from tenacity import RetryCallState, Retrying, retry_if_result, stop_when_event_set
+from functools import partial
 
 from shipper.clock import Clock
+from shipper.engine.breaker import SUSPECT_AFTER
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.holds import Holds
-from shipper.engine.lane import Lane, Parcel, Slice, delivered
-from shipper.engine.ledger import Tally
+from shipper.engine.lane import Lane
+from shipper.engine.letters import DETAIL, event_letter
+from shipper.engine.parcel import Parcel, Verdict
+from shipper.engine.storm import replay_of
 from shipper.engine.threads import Pulse
 from shipper.errors import HELD_REASONS, Held
 from shipper.observe.metrics import Metrics
@@ -27,32 +27,12 @@ from shipper.output import Batch, DeliveryError, Failure, Outcome, Report
 from shipper.state import positions
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.writer import Writer
+from shipper.values import Target
 
 log = logging.getLogger("shipper.engine")
 
-#: Characters of a destination's words that a dead letter keeps.
-DETAIL = 500
-
-
-class _Identified(msgspec.Struct):
-    id: str
-
-
-class _Parcel:
-    """A parcel in delivery: which events are settled how, and the last bookmark that covers what was sent."""
-
-    def __init__(self, parcel: Parcel, started: float, pulse: Pulse) -> None:
-        self.parcel = parcel
-        self.pulse = pulse
-        self.started = started
-        self.held = 0.0
-        self.attempts = 0
-        self.bookmark: bytes | None = None
-        self.already_stored: set[int] = set()
-        self.refused: dict[int, Failure] = {}
-        self.pause = 0.0
-        self.at_once = False
-        self.slow_down = False
+#: ``Failure.reason`` of what a plugin raised by mistake.
+PLUGIN = "plugin"
 
 
 class Delivery:
@@ -66,25 +46,32 @@ class Delivery:
         holds: Holds,
         metrics: Metrics,
         clock: Clock,
-        randomness: random.Random,
     ) -> None:
         self._lane = lane
         self._output = lane.output
-        self._retry = lane.settings.retry
+        self._breaker = lane.breaker
         self._component = f"output {lane.name}"
         self._writer = writer
         self._letters = letters
         self._holds = holds
         self._metrics = metrics
         self._clock = clock
-        self._randomness = randomness
+        self._storm = lane.storm
+        #: Dead letters since something passed last: replayed where it turns out to have been a storm.
+        self._row: list[DeadLetter] = []
+        #: Places among the values that are targets made of event fields.
+        self._targets = [
+            slot
+            for slot, value in enumerate(lane.output.values())
+            if isinstance(value, Target) and "{" in value.template
+        ]
         self._abandoned = threading.Event()
         self._connecting = threading.Lock()
         self._connected = False
         self._failing = False
 
     def abandon(self) -> None:
-        """Sending stops: no further attempt is made. What is not settled stays behind the position."""
+        """Sending stops: no further attempt is made. What is not settled is left to the lane."""
         self._abandoned.set()
 
     def run(self, bookmark: bytes | None, pulse: Pulse) -> None:
@@ -97,7 +84,10 @@ class Delivery:
                 parcel = self._lane.take()
             if parcel is None:
                 return
-            self._deliver(parcel, pulse)
+            batch = parcel.content()
+            report = self._send(batch, pulse)
+            with self._lane.lock():
+                self._conclude(parcel, batch, report)
 
     # -- connecting ------------------------------------------------------------------------------------------------
 
@@ -118,215 +108,257 @@ class Delivery:
                     self._clock.wait(self._abandoned, self._holds.hold(self._component, failed))
         return True
 
-    # -- one parcel ------------------------------------------------------------------------------------------------
+    # -- one request -------------------------------------------------------------------------------------------------
 
-    def _deliver(self, parcel: Parcel, pulse: Pulse) -> None:
-        delivery = _Parcel(parcel, self._clock.monotonic(), pulse)
-        retrying = Retrying(
-            retry=retry_if_result(bool),
-            stop=stop_when_event_set(self._abandoned),
-            wait=lambda state: self._wait(delivery, state),
-            sleep=lambda seconds: self._sleep(seconds, pulse),
-            retry_error_callback=lambda state: None if state.outcome is None else state.outcome.result(),
-        )
-        remaining = list(range(len(parcel.batch)))
-
-        def attempt() -> list[int]:
-            nonlocal remaining
-            pulse()
-            if not self._abandoned.is_set():
-                remaining = self._attempt(delivery, remaining)
-            return remaining
-
-        if retrying(attempt):
-            return  # abandoned: the position stays before this parcel
-        if delivery.refused and not self._wait_for_room(pulse):
-            return
-        self._settle(delivery)
-
-    def _attempt(self, delivery: _Parcel, indices: list[int]) -> list[int]:
-        """One call of ``send``; returns what has to be sent again."""
-        batch = _part(delivery.parcel.batch, indices)
-        delivery.pause = 0.0
+    def _send(self, batch: Batch, pulse: Pulse) -> Report | Held:
+        """Calls the plugin. Whatever it raises becomes a report, but for ``Held``."""
+        pulse()
+        started = self._clock.monotonic()
         try:
-            report = self._send(batch, delivery.pulse)
+            bookmark = self._output.prepare(batch)
+            if bookmark is not None:
+                with pulse.idle():
+                    self._writer.call(partial(positions.keep_bookmark, lane=self._lane.id, bookmark=bookmark))
+            report: Report | Held = _checked(self._output.send(batch), len(batch))
         except Held as held:
-            self._hold(delivery, held)
-            self._metrics.batch(self._lane.name, Outcome.HELD)
-            return indices
-        held_by = next((one for one in report.failed.values() if one.outcome is Outcome.HELD), None)
-        if held_by is None:
+            return held
+        except DeliveryError as error:
+            report = Report(failed=dict.fromkeys(range(len(batch)), error.failure))
+        except Exception as error:
+            log.exception("%s: the plugin failed; its batch counts as unknown and is sent again", self._component)
+            failure = Failure(Outcome.UNKNOWN, PLUGIN, f"the plugin raised {type(error).__name__}")
+            report = Report(failed=dict.fromkeys(range(len(batch)), failure))
+        self._metrics.sent(self._lane.name, batch.size, self._clock.monotonic() - started)
+        return report
+
+    def _conclude(self, parcel: Parcel, batch: Batch, report: Report | Held) -> None:
+        """What follows from a request. Inside the lane's lock."""
+        lane = self._lane
+        lane.landed(parcel)
+        if isinstance(report, Held):
+            self._metrics.batch(lane.name, Outcome.HELD)
+            self._failed_wholly(parcel, Failure(Outcome.HELD, report.reason, str(report)))
+            self._hold(report)
+            lane.put_back(self._divided(parcel))
+            return
+        indices = list(parcel.open)  # of the batch's events, in the parcel
+        verdict, large, held = self._classify(parcel, batch, indices, report)
+        parcel.attempts += 1
+        passed = bool(verdict.stored or verdict.already_stored)
+        self._metrics.batch(lane.name, next(iter(report.failed.values())).outcome if report.failed else "delivered")
+        stormy = self._weigh(parcel, verdict, passed=passed)
+        self._give_up(parcel, verdict)
+        self._settle(parcel, verdict)
+        self._say(verdict.again, report)
+        if passed:
+            self._breaker.passed()
+            parcel.failures = 0
+        elif verdict.refused or large:
+            self._breaker.answered()
+        elif verdict.again:
+            worst = report.failed[indices.index(verdict.again[0])]
+            self._failed_wholly(parcel, worst)
+            if held is None and not stormy:
+                self._breaker.failed()
+        if held is None and not stormy:
             self._holds.release(self._component)
-        delivery.attempts += 1
-        delivery.slow_down |= report.slow_down
-        if report.bookmark is not None:
-            delivery.bookmark = report.bookmark
-        delivery.already_stored.update(indices[index] for index in report.already_stored)
-        again = self._classify(delivery, indices, report)
-        worst = next(iter(report.failed.values())).outcome if report.failed else "delivered"
-        self._metrics.batch(self._lane.name, worst)
-        if held_by is not None:
-            reason = held_by.reason if held_by.reason in HELD_REASONS else "refused"
-            self._hold(delivery, Held(reason, held_by.detail or held_by.reason))
-        elif again and self._given_up(delivery):
-            for index in again:
-                delivery.refused[index] = Failure(Outcome.REJECTED, "gave_up", "not delivered within give_up_after")
-            return []
-        if again:
-            self._metrics.retried(self._lane.name, len(again))
-        self._say(again, report)
-        return again
+        if report.slow_down or any(one.outcome is Outcome.THROTTLED for one in report.failed.values()):
+            self._breaker.slow_down(_pause(report), asked=report.slow_down)
+        if held is not None:
+            self._hold(held)
+        if verdict.again:
+            self._metrics.retried(lane.name, len(verdict.again))
+            self._breaker.postpone(parcel, _pause(report))
+        lane.put_back(self._divided(parcel, large))
 
-    def _hold(self, delivery: _Parcel, held: Held) -> None:
-        """Notes the hold; the time until the next try counts neither as an attempt nor towards ``give_up_after``."""
-        delivery.pause = self._holds.hold(self._component, held)
-        delivery.held += delivery.pause
+    def _classify(
+        self, parcel: Parcel, batch: Batch, indices: Sequence[int], report: Report
+    ) -> tuple[Verdict, list[int], Held | None]:
+        """What became of each event; which are too large together; and why the output is held, if it is."""
+        verdict = Verdict(bookmark=report.bookmark)
+        already = {indices[index] for index in report.already_stored if index not in report.failed}
+        verdict.already_stored = sorted(already)
+        if report.failed:
+            verdict.stored = [
+                index for number, index in enumerate(indices) if number not in report.failed and index not in already
+            ]
+        else:
+            verdict.stored = [index for index in indices if index not in already] if already else list(indices)
+        large: list[int] = []
+        held: Held | None = None
+        unknown = 0
+        refused_targets = self._refused_targets(batch, report)
+        for number, failure in sorted(report.failed.items()):
+            index = indices[number]
+            match failure.outcome:
+                case Outcome.REJECTED:
+                    verdict.refused[index] = (_reason(failure), failure)
+                case Outcome.TOO_LARGE if len(indices) > 1:
+                    large.append(index)
+                    verdict.again.append(index)
+                case Outcome.TOO_LARGE:
+                    if not self._shorten(parcel, index):
+                        verdict.refused[index] = ("too_large", failure)
+                    else:
+                        verdict.again.append(index)
+                case Outcome.HELD if number in refused_targets:
+                    verdict.refused[index] = ("target_refused", failure)
+                case Outcome.HELD:
+                    verdict.again.append(index)
+                    reason = failure.reason if failure.reason in HELD_REASONS else "refused"
+                    held = held or Held(reason, failure.detail or failure.reason)
+                case _:
+                    verdict.again.append(index)
+                    unknown += failure.outcome is Outcome.UNKNOWN
+        self._metrics.possible_duplicates(self._lane.name, unknown)
+        # What was not tried goes out again at once, but an output that says so each time is not asked in a tight loop.
+        parcel.at_once = bool(large) or (
+            not parcel.at_once
+            and bool(report.failed)
+            and all(failure.outcome is Outcome.NOT_TRIED for failure in report.failed.values())
+        )
+        return verdict, large, held
 
-    def _say(self, again: list[int], report: Report) -> None:
+    def _refused_targets(self, batch: Batch, report: Report) -> frozenset[int]:
+        """Events that the destination refuses for where they go, when the place came from event fields and it takes
+        others: who may name a database must not be able to stop its audit trail."""
+        held = {number for number, failure in report.failed.items() if failure.outcome is Outcome.HELD}
+        if not held or not self._targets or len(held) == len(batch):
+            return frozenset()
+        refused = {self._target(batch, number) for number in held}
+        others = {self._target(batch, number) for number in range(len(batch)) if number not in report.failed}
+        return frozenset(number for number in held if self._target(batch, number) in refused - others and others)
+
+    def _target(self, batch: Batch, number: int) -> tuple[str | None, ...]:
+        values = batch.values[number]
+        return tuple(values[slot] for slot in self._targets)
+
+    # -- the fault is not always the data's ----------------------------------------------------------------------------
+
+    def _weigh(self, parcel: Parcel, verdict: Verdict, *, passed: bool) -> bool:
+        """Whether refusals are to be believed. In a storm they are not: their events are sent again."""
+        if passed:
+            if self._storm.passed():
+                self._end_of_storm()
+            self._row = []
+        if not verdict.refused or passed or parcel.judged:
+            return False
+        if not self._letters.has_room():
+            self._doubt(verdict)
+            self._hold(self._letters.full())
+            return True
+        if not self._storm.refused(len(verdict.refused)):
+            return False
+        reason, failure = next(iter(verdict.refused.values()))
+        self._doubt(verdict)
+        self._lane.spool_now()  # what was refused just before is in the dead letters then
+        self._hold(
+            Held(
+                "storm",
+                f"everything is refused ({reason}: {failure.detail[:DETAIL]}), so the fault is not the data's",
+                "mend the destination or this output's configuration; what was refused is sent again then",
+            )
+        )
+        return True
+
+    def _doubt(self, verdict: Verdict) -> None:
+        verdict.again = sorted((*verdict.again, *verdict.refused))
+        verdict.refused.clear()
+
+    def _end_of_storm(self) -> None:
+        """Something passed: what waits is judged by itself now, and what was refused in the storm is sent again."""
+        self._lane.judge_all()
+        if self._row:
+            replay = replay_of(self._row, self._lane, self._lane.allocate, self._clock.now())
+            self._writer.submit(replay, self._lane.adopt)
+
+    def _failed_wholly(self, parcel: Parcel, failure: Failure) -> None:
+        if not parcel.failures:
+            parcel.passes_before = self._breaker.passes
+        parcel.failures += 1
+        parcel.last = failure
+
+    def _divided(self, parcel: Parcel, large: Sequence[int] = ()) -> list[Parcel]:
+        """What is put back of a parcel: where the fault seems to lie in it, its halves; a single event that a plugin
+        stumbles over, or whose target is refused, while all others pass, is settled as a dead letter."""
+        if large:
+            chosen = [index for index in large if index in parcel.open]
+            others = [index for index in parcel.open if index not in large]
+            halves = parcel.select(chosen, (*parcel.number, 0)).halves()
+            return [*halves, parcel.select(others, (*parcel.number, 1))] if others else [*halves]
+        failure = parcel.last
+        if not parcel.open or failure is None or failure.outcome not in (Outcome.UNKNOWN, Outcome.HELD):
+            return [parcel]
+        others_passed = self._breaker.passes > parcel.passes_before
+        if not others_passed or parcel.failures < (1 if parcel.suspect and len(parcel.open) > 1 else SUSPECT_AFTER):
+            return [parcel]
+        if len(parcel.open) > 1:
+            parcel.suspect = True
+            return [*parcel.halves()]
+        if failure.outcome is Outcome.HELD and self._targets:
+            self._refuse(parcel, "target_refused", failure)
+        elif failure.reason == PLUGIN:
+            self._refuse(parcel, "rejected", failure)
+        return [parcel]
+
+    def _refuse(self, parcel: Parcel, reason: str, failure: Failure) -> None:
+        """The one event of a parcel is guilty."""
+        if not self._letters.has_room() or self._storm.refused(1):
+            return
+        self._settle(parcel, Verdict(refused={parcel.open[0]: (reason, failure)}))
+
+    # -- settling ------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, parcel: Parcel, verdict: Verdict) -> None:
+        if verdict.again and self._breaker.gives_up(parcel) and self._letters.has_room():
+            given_up = Failure(Outcome.REJECTED, "gave_up", "not delivered within give_up_after")
+            verdict.refused |= dict.fromkeys(verdict.again, ("gave_up", given_up))
+            verdict.again = []
+
+    def _settle(self, parcel: Parcel, verdict: Verdict) -> None:
+        letters: dict[int, DeadLetter] = {}
+        for index, (reason, failure) in verdict.refused.items():
+            part, begin, _ = next(parcel.runs([index])) if len(parcel.batch) > 1 else (parcel.slices[0], 0, 1)
+            item = part.start + begin - part.first
+            place = part.origin.places(item, item + 1)[0]
+            raw = parcel.batch.events[index] if self._lane.settings.format.type == "raw" else None
+            letters[index] = event_letter(
+                place, self._lane.name, parcel.native[index], raw, reason, failure.detail, self._clock.now(),
+                max(1, parcel.attempts),
+            )  # fmt: skip
+        if letters and not verdict.stored and not verdict.already_stored and not parcel.judged:
+            self._row += letters.values()
+        if letters or verdict.stored or verdict.already_stored:
+            self._lane.settle(parcel, verdict, letters)
+
+    def _shorten(self, parcel: Parcel, index: int) -> bool:
+        """Cuts an event that the destination finds too large to half its size; false where it may not be cut."""
+        lane = self._lane
+        if lane.settings.oversize != "truncate":
+            return False
+        shorter = lane.rendering.truncated(parcel.native[index], len(parcel.batch.events[index]) // 2)
+        if shorter is None:
+            return False
+        (line,), (values,) = lane.rendering([shorter], None)
+        native, events = list(parcel.native), list(parcel.batch.events)
+        native[index], events[index] = shorter, line
+        parcel.native = native
+        parcel.batch = Batch(events, parcel.batch.values, sum(map(len, events)))
+        del values
+        return True
+
+    def _hold(self, held: Held) -> None:
+        self._breaker.hold(self._holds.hold(self._component, held))
+
+    def _say(self, again: Sequence[int], report: Report) -> None:
         """Logs the first failure of a row of them, and its end."""
-        if again and not self._failing:
+        if again and not self._failing and report.failed:
             first = next(iter(report.failed.values()))
             what = f"{first.outcome}{f' ({first.detail[:DETAIL]})' if first.detail else ''}"
             log.warning("%s: %d events were not delivered: %s; they are sent again", self._component, len(again), what)
         elif self._failing and not again:
             log.info("%s delivers again", self._component)
         self._failing = bool(again)
-
-    def _send(self, batch: Batch, pulse: Pulse) -> Report:
-        """Calls the plugin. Whatever it raises becomes a report, but for ``Held``."""
-        started = self._clock.monotonic()
-        try:
-            bookmark = self._output.prepare(batch)
-            if bookmark is not None:
-                with pulse.idle():
-                    self._writer.call(lambda connection: positions.keep_bookmark(connection, self._lane.id, bookmark))
-            report = _checked(self._output.send(batch), len(batch))
-        except Held:
-            raise
-        except DeliveryError as error:
-            report = Report(failed=dict.fromkeys(range(len(batch)), error.failure))
-        except Exception as error:
-            log.exception("%s: the plugin failed; its batch counts as unknown and is sent again", self._component)
-            failure = Failure(Outcome.UNKNOWN, "plugin", type(error).__name__)
-            report = Report(failed=dict.fromkeys(range(len(batch)), failure))
-        self._metrics.sent(self._lane.name, batch.size, self._clock.monotonic() - started)
-        return report
-
-    def _classify(self, delivery: _Parcel, indices: list[int], report: Report) -> list[int]:
-        again: list[int] = []
-        too_large: list[int] = []
-        # What was not tried goes out again at once, but an output that says so each time is not asked in a tight loop.
-        delivery.at_once = not delivery.at_once and all(
-            failure.outcome is Outcome.NOT_TRIED for failure in report.failed.values()
-        )
-        possible_duplicates = 0
-        for index, failure in report.failed.items():
-            match failure.outcome:
-                case Outcome.REJECTED:
-                    delivery.refused[indices[index]] = failure
-                case Outcome.TOO_LARGE:
-                    too_large.append(indices[index])
-                    if len(indices) == 1:
-                        delivery.refused[indices[index]] = failure
-                case _:
-                    again.append(indices[index])
-                    possible_duplicates += failure.outcome is Outcome.UNKNOWN
-                    delivery.pause = max(delivery.pause, min(failure.retry_after or 0.0, self._retry.max))
-        self._metrics.possible_duplicates(self._lane.name, possible_duplicates)
-        if len(indices) > 1:
-            # Each half on its own: what one of them refuses again is halved again, until the guilty event is alone.
-            middle = (len(too_large) + 1) // 2
-            for half in (too_large[:middle], too_large[middle:]):
-                if half and not self._abandoned.is_set():
-                    again += self._attempt(delivery, half)
-                else:
-                    again += half
-        return sorted(again)
-
-    def _given_up(self, delivery: _Parcel) -> bool:
-        limit = self._retry.give_up_after
-        return limit is not None and self._clock.monotonic() - delivery.started - delivery.held >= limit
-
-    def _wait(self, delivery: _Parcel, state: RetryCallState) -> float:
-        if delivery.pause or delivery.at_once:
-            return delivery.pause
-        ceiling = min(self._retry.max, self._retry.initial * 2.0 ** min(state.attempt_number - 1, 30))
-        return self._randomness.uniform(0, ceiling)
-
-    def _sleep(self, seconds: float, pulse: Pulse) -> None:
-        with pulse.idle():
-            self._clock.wait(self._abandoned, seconds)
-
-    # -- settling --------------------------------------------------------------------------------------------------
-
-    def _wait_for_room(self, pulse: Pulse) -> bool:
-        """Waits while the dead letters are full; false when sending was stopped meanwhile."""
-        with pulse.idle():
-            while not self._abandoned.is_set():
-                try:
-                    self._letters.require_room()
-                except Held as held:
-                    self._clock.wait(self._abandoned, self._holds.hold(self._component, held))
-                else:
-                    self._holds.release(self._component)
-                    return True
-        return False
-
-    def _settle(self, delivery: _Parcel) -> None:
-        parcel = delivery.parcel
-        tallies: list[Tally] = []
-        letters: list[DeadLetter] = []
-        first = 0
-        for part in parcel.slices:
-            count = part.stop - part.start
-            tally = delivered(count)
-            if delivery.refused or delivery.already_stored:
-                tally = self._tally(delivery, first, count)
-                letters += self._refused(delivery, part, first)
-            tallies.append(tally)
-            first += count
-        self._lane.settle(parcel, tallies, letters, delivery.bookmark)
-        self._metrics.settled(self._lane.name, tallies, parcel.time)
-        if delivery.slow_down:
-            self._clock.wait(self._abandoned, self._retry.initial)
-
-    def _tally(self, delivery: _Parcel, first: int, count: int) -> Tally:
-        tally: Tally = Counter()
-        for index in range(first, first + count):
-            if index in delivery.refused:
-                tally["dead_lettered", _reason(delivery.refused[index])] += 1
-            elif index in delivery.already_stored:
-                tally["already_stored", ""] += 1
-            else:
-                tally["delivered", ""] += 1
-        return tally
-
-    def _refused(self, delivery: _Parcel, part: Slice, first: int) -> list[DeadLetter]:
-        """Dead letters for what was refused of one slice, whose first event is the batch's event ``first``."""
-        letters = []
-        for index in sorted(delivery.refused.keys() & range(first, first + part.stop - part.start)):
-            position = part.entry.position(part.start + index - first)
-            failure = delivery.refused[index]
-            event = delivery.parcel.batch.events[index]
-            letters.append(
-                DeadLetter(
-                    stream=part.ledger.stream,
-                    partition=part.ledger.partition,
-                    record=position.record,
-                    reference=part.ledger.reference(position.record),
-                    ordinals=(position.event,),
-                    output=self._lane.name,
-                    source=part.ledger.source,
-                    reason=_reason(failure),
-                    detail=failure.detail[:DETAIL],
-                    time=self._clock.now(),
-                    arrived=part.entry.chunk.arrived,
-                    data=event,
-                    event_id=_event_id(event),
-                    attempts=delivery.attempts,
-                )
-            )
-        return letters
 
 
 def _checked(report: Report, count: int) -> Report:
@@ -338,22 +370,10 @@ def _checked(report: Report, count: int) -> Report:
     return report
 
 
-def _part(batch: Batch, indices: Sequence[int]) -> Batch:
-    if len(indices) == len(batch):
-        return batch
-    events = [batch.events[index] for index in indices]
-    return Batch(events, [batch.values[index] for index in indices], sum(map(len, events)))
+def _pause(report: Report) -> float:
+    """Seconds that the destination asked to be left alone."""
+    return max((failure.retry_after or 0.0 for failure in report.failed.values()), default=0.0)
 
 
 def _reason(failure: Failure) -> str:
-    if failure.reason in ("gave_up", "target_refused"):
-        return failure.reason
-    return "too_large" if failure.outcome is Outcome.TOO_LARGE else "rejected"
-
-
-def _event_id(event: bytes) -> str | None:
-    """The event's own id, where the format has one."""
-    try:
-        return msgspec.json.decode(event, type=_Identified).id
-    except msgspec.MsgspecError:
-        return None
+    return failure.reason if failure.reason in ("gave_up", "target_refused") else "rejected"

@@ -1,68 +1,49 @@
-"""One output's line: its queue, its batcher and its ledgers. A slow one fills up; it never touches another.
+"""One output's line: its queue, its spool, its batcher and its ledgers. A slow one never makes another one wait.
 
-Readers ``offer`` shares of chunks, senders ``take`` batches and ``settle`` them.
+Readers ``offer`` shares of chunks, senders ``take`` parcels, ``settle`` them and ``put_back`` what is to be sent again.
+What is unsettled for too long goes to the spool, in the transaction that moves the positions (delivery.md, Isolation).
 """
 
 from __future__ import annotations
 
+import random
 import threading
-from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
 from shipper.clock import Clock
+from shipper.engine.backlog import Backlog
+from shipper.engine.breaker import Breaker, Storm
 from shipper.engine.chunk import Chunk, Share
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.ledger import Entry, Ledger, Tally
+from shipper.engine.letters import event_letter
+from shipper.engine.line import Line, Waiting
+from shipper.engine.parcel import Parcel, Slice, Verdict
+from shipper.engine.rendering import Rendering
+from shipper.engine.retries import Retries
+from shipper.engine.spool_disk import SpoolDisk
+from shipper.engine.spooling import Flushed, Row, Rows
 from shipper.engine.targets import TargetCap
 from shipper.observe.metrics import Metrics
-from shipper.output import Batch, Output
+from shipper.output import Output
 from shipper.source import END, Position, StopSignal
-from shipper.state import dead_letters, positions
+from shipper.state import dead_letters, positions, spool
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.positions import Move
+from shipper.state.spool import Spooled, Totals
 from shipper.state.writer import Writer
 
 #: Encoded bytes that wait in a lane's queue; a share larger than that is admitted when nothing else waits.
 QUEUE_BYTES = 16 * 1024 * 1024
-#: Seconds between two looks at the stop signal while waiting.
+#: Chunks that may be settled behind the first that is not, before that one goes to the spool.
+WINDOW = 1000
+#: Seconds that a reader waits for room in a lane that delivers, before its neighbours shall not wait any longer.
+PATIENCE = 1.0
+#: Seconds between two looks at the stop signal, or at the clock, while waiting.
 LOOK = 0.5
-
-
-@dataclass(slots=True)
-class Slice:
-    """The part of a chunk that one batch took: items ``start … stop-1`` of an entry."""
-
-    ledger: Ledger
-    entry: Entry
-    start: int
-    stop: int
-
-
-@dataclass(slots=True)
-class Parcel:
-    """A batch on its way, the slices that it settles, and the time (s) of its oldest event (0: unknown)."""
-
-    batch: Batch
-    slices: list[Slice]
-    time: float
-
-
-@dataclass(slots=True)
-class _Queued:
-    """What is left of a share in the queue; ``since`` is monotonic seconds."""
-
-    ledger: Ledger
-    entry: Entry
-    events: Sequence[bytes]
-    values: Sequence[tuple[str | None, ...]]
-    taken: int
-    size: int
-    since: float
 
 
 class Lane:
@@ -77,31 +58,50 @@ class Lane:
         letters: DeadLetterBox,
         metrics: Metrics,
         clock: Clock,
+        disk: SpoolDisk,
+        randomness: random.Random,
+        storm: int,
     ) -> None:
-        settings = output.settings
-        limits = output.limits
+        """``storm``: after how many refusals in a row the fault is not taken to be the data's."""
+        settings, limits = output.settings, output.limits
         self.name = name
         self.id = identifier
         self.output = output
         self.settings = settings
-        self._max_events = min(settings.batch.max_events, limits.max_events or settings.batch.max_events)
-        self._max_bytes = min(settings.batch.max_bytes, limits.max_bytes or settings.batch.max_bytes)
-        self._overhead = limits.overhead
+        self.rendering = Rendering(settings, output.values())
+        max_events = min(settings.batch.max_events, limits.max_events or settings.batch.max_events)
+        max_bytes = min(settings.batch.max_bytes, limits.max_bytes or settings.batch.max_bytes)
+        own = [limit - limits.overhead for limit in (limits.max_event_bytes,) if limit is not None]
+        #: Encoded bytes of the largest event that is sent; ``None``: any.
+        self.max_event_bytes = min((*own, *filter(None, [settings.max_event_bytes])), default=None)
+        self.breaker = Breaker(settings.retry, 1 if output.ordered else settings.concurrency, clock, randomness)
+        self.storm = Storm(storm)
+        self._raw = settings.format.type == "raw"
         self._writer = writer
         self._letters = letters
         self._metrics = metrics
         self._clock = clock
+        #: Gives the id of the next row of any spool.
+        self.allocate = disk.allocate
         self._cap = TargetCap(output.values(), settings.max_targets, clock)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # Two conditions, so that nobody is woken who has nothing to do: senders wait for work, readers for room.
         self._work = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
-        self._queued_events = 0
-        self._in_flight = 0
+        self._queue = Line(max_events, max_bytes, limits.overhead)
+        #: What was read back from the spool: it stands before the queue.
+        self._front = Line(max_events, max_bytes, limits.overhead)
+        self._retries = Retries(ordered=output.ordered, randomness=randomness)
+        self._flying: list[Parcel] = []
+        self._ledgers: list[Ledger] = []
+        self._backlog = Backlog(identifier, settings.spool, disk)
+        self._numbers = 0
+        self._flushed = clock.monotonic()
+        self._waited = 0.0
         self._finishing = False
         self._stopped = False
+        #: Why nothing can be spooled although it should be; ``None``: it can, or need not.
+        self.cramped: str | None = None
         #: The books of this run so far, up to the position.
         self.books: Tally = Counter()
 
@@ -121,29 +121,36 @@ class Lane:
         settled = standing.position
         if settled is not None and standing.decoder != decoder and settled.event not in (0, END):
             settled = Position(settled.record, 0)
-        return Ledger(row.id, source, stream, settled, decoder, reference)
-
-    def offer(self, ledger: Ledger, chunk: Chunk, share: Share, stop: StopSignal) -> bool:
-        """Queues a share, waiting while the queue is full. False when ``stop`` came first: then nothing is owed."""
+        ledger = Ledger(row.id, source, stream, settled, decoder, reference)
         with self._lock:
-            while self._queued_bytes >= QUEUE_BYTES and self._queue:
-                if stop.is_set() or self._stopped:
-                    return False
-                self._room.wait(LOOK)
+            self._ledgers.append(ledger)
+        return ledger
+
+    def offer(
+        self, ledger: Ledger, chunk: Chunk, share: Share, stop: StopSignal, neighbours: Sequence[Lane] = ()
+    ) -> bool:
+        """Queues a share, waiting while the queue is full and nothing can be spooled. False when ``stop`` came first:
+        then nothing is owed. ``neighbours``: the lanes that wait meanwhile."""
+        with self._lock:
+            if not self._make_room(stop, neighbours):
+                return False
             entry = ledger.open(chunk, share)
             if entry is None:
                 return True
             self._metrics.count(self.name, entry.arrival())
             if entry.owed == 0:
-                self._submit([ledger], None, ())
+                self._submit([ledger], ())
                 return True
-            events = share.events[entry.first :] if entry.first else share.events
-            values = self._cap.apply(share.values[entry.first :] if entry.first else share.values)
-            size = sum(map(len, events)) + self._overhead * len(events)
-            self._queue.append(_Queued(ledger, entry, events, values, 0, size, self._clock.monotonic()))
-            self._queued_bytes += size
-            self._queued_events += len(events)
-            if len(self._queue) == 1 or self._full():
+            first = entry.first
+            events = share.events[first:] if first else share.events
+            native = share.events if share.native is None else share.native
+            native = native[first:] if first else native
+            values = self._cap.apply(share.values[first:] if first else share.values)
+            if self.max_event_bytes is not None and max(map(len, events)) > self.max_event_bytes:
+                self._put_fitting(entry, events, values, native)
+            else:
+                self._put(entry, events, values, native, 0)
+            if len(self._queue.waiting) == 1 or self._queue.full():
                 self._work.notify()
         return True
 
@@ -151,7 +158,141 @@ class Lane:
         """The partition was read to its end."""
         with self._lock:
             ledger.end()
-            self._submit([ledger], None, ())
+            self._submit([ledger], ())
+
+    def leave(self, source: str) -> None:
+        """Nothing more is read of a source for now: what is unsettled goes to the spool, its ledgers are let go."""
+        with self._lock:
+            self._spill(force=True)
+            self._ledgers = [ledger for ledger in self._ledgers if ledger.source != source]
+
+    def roomy(self) -> bool:
+        """Whether the queue is less than half full."""
+        return self._queue.bytes < QUEUE_BYTES // 2
+
+    # -- senders ---------------------------------------------------------------------------------------------------
+
+    def take(self) -> Parcel | None:
+        """The next parcel to be sent. ``None``: no more, because the lane has stopped or everything is settled."""
+        while True:
+            with self._lock:
+                if self._stopped:
+                    return None
+                now = self._clock.monotonic()
+                parcel = self._choose(now)
+                if parcel is not None:
+                    if not parcel.begun:
+                        parcel.begun, parcel.held = now, self.breaker.held_seconds()
+                    self._flying.append(parcel)
+                    self._room.notify_all()
+                    self._work.notify()  # another sender may take the rest, or wait for company
+                    return parcel
+                if self._finishing and self._idle():
+                    self._work.notify_all()
+                    return None
+                if not self._wants_rows():
+                    self._clock.wait_for_news(self._work, self._pause(now))
+                    continue
+                self._backlog.loading = True
+            rows = self._backlog.read()
+            with self._lock:
+                self._backlog.loading = False
+                self._load(rows)
+                if not rows:  # not committed yet
+                    self._clock.wait_for_news(self._work, LOOK / 10)
+
+    def landed(self, parcel: Parcel) -> None:
+        """The request with this parcel is over."""
+        self._flying = [other for other in self._flying if other is not parcel]
+        self._work.notify()
+
+    def settle(self, parcel: Parcel, verdict: Verdict, letters: Mapping[int, DeadLetter]) -> None:
+        """Nothing more is owed of some of a parcel's events; ``letters`` are those that were refused."""
+        with self._lock:
+            done = sorted((*verdict.stored, *verdict.already_stored, *verdict.refused))
+            already, refused = frozenset(verdict.already_stored), verdict.refused
+            tallies: list[Tally] = []
+            ledgers: list[Ledger] = []
+            rows: list[Row] = []
+            for part, begin, end in parcel.runs(done):
+                tally: Tally = Counter()
+                if not already and not refused:
+                    tally["delivered", ""] = end - begin
+                else:
+                    tally.update(_become(index, already, refused) for index in range(begin, end))
+                start = part.start + begin - part.first
+                kept = [letters[index] for index in range(begin, end) if index in letters] if letters else ()
+                part.origin.settle(start, start + end - begin, tally, kept)
+                tallies.append(tally)
+                if isinstance(part.origin, Entry):
+                    ledgers.append(part.origin.ledger)
+                elif isinstance(part.origin, Row):
+                    rows.append(part.origin)
+                    self._backlog.settled(end - begin)
+            gone = frozenset(done)
+            parcel.open = [index for index in parcel.open if index not in gone] if len(gone) < len(parcel.open) else []
+            self._metrics.settled(self.name, tallies, parcel.time)
+            self._submit(ledgers, [row for row in dict.fromkeys(rows) if not row.owes], bookmark=verdict.bookmark)
+
+    def put_back(self, parcels: Iterable[Parcel]) -> None:
+        """These are to be sent again when they are due."""
+        with self._lock:
+            self._retries.put(parcels)
+            self._work.notify()
+
+    def lock(self) -> threading.RLock:
+        """Held while the outcome of a request is worked out, which touches the breaker and several parcels."""
+        return self._lock
+
+    def judge_all(self) -> None:
+        """What waits to be sent again was refused in a storm that is over: what is refused now is refused for good."""
+        for parcel in self._retries:
+            parcel.judged = True
+
+    # -- the spool -------------------------------------------------------------------------------------------------
+
+    def spooled_at_start(self, totals: Totals) -> None:
+        """What the state file holds for this lane when it begins."""
+        with self._lock:
+            self._backlog.totals = totals
+
+    def adopt(self, totals: Totals) -> None:
+        """Rows that others appended to this lane's spool have been committed; ``totals`` of those alone."""
+        with self._lock:
+            self._backlog.adopt(totals)
+            self._work.notify()
+
+    def spool_now(self) -> None:
+        """Writes everything unsettled to the spool, if it takes it."""
+        with self._lock:
+            self._spill(force=True)
+
+    def tick(self) -> None:
+        """Called now and then: keeps positions from getting old."""
+        with self._lock:
+            now = self._clock.monotonic()
+            since = self._oldest()
+            beyond = any(ledger.beyond > WINDOW for ledger in self._ledgers)
+            if beyond or (since is not None and now - since >= self.settings.spool.after):
+                self._spill()
+            else:
+                self.cramped = None
+            if now - self._flushed >= self.settings.spool.after:
+                self._flushed = now
+                self._submit((), self._backlog.rows)
+            if self._retries or self._queue:
+                self._work.notify()
+
+    def close(self) -> None:
+        """The end: everything unsettled, in flight included, goes to the spool. What does not fit stays behind the
+        position."""
+        with self._lock:
+            flying = sum(len(parcel.open) for parcel in self._flying)
+            if flying:
+                self._metrics.possible_duplicates(self.name, flying)
+            self._spill(force=True)
+
+    # -- starting and stopping ---------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Nothing more is offered: what is queued is sent without waiting for company, then ``take`` gives ``None``."""
@@ -160,136 +301,315 @@ class Lane:
             self._work.notify_all()
 
     def stop(self) -> None:
-        """Sending stops: ``take`` gives ``None`` at once; what is queued stays behind the position."""
+        """Sending stops: ``take`` gives ``None`` at once."""
         with self._lock:
             self._stopped = True
             self._work.notify_all()
             self._room.notify_all()
 
-    # -- senders ---------------------------------------------------------------------------------------------------
+    # -- what others ask ---------------------------------------------------------------------------------------------
 
-    def take(self) -> Parcel | None:
-        """The next batch: when it is full, or when its first event has waited ``max_wait``. ``None``: no more."""
+    def owed(self) -> tuple[int, int, int]:
+        """Events that wait in memory, that were sent without a final answer, and that wait in the spool."""
         with self._lock:
-            while True:
-                if self._stopped:
-                    return None
-                if not self._queue:
-                    if self._finishing:
-                        return None
-                    self._work.wait()
-                    continue
-                waited = self._clock.monotonic() - self._queue[0].since
-                if self._full() or self._finishing or waited >= self.settings.batch.max_wait:
-                    return self._cut()
-                self._work.wait(self.settings.batch.max_wait - waited)
+            out = sum(len(parcel.open) for parcel in (*self._flying, *self._retries))
+            return self._queue.events, out, self._backlog.totals.events - self._out(Row)
 
-    def settle(
-        self, parcel: Parcel, tallies: Sequence[Tally], letters: Sequence[DeadLetter], bookmark: bytes | None
-    ) -> None:
-        """Nothing more is owed of a parcel; ``tallies`` say per slice what became of it."""
+    def unspooled(self) -> int:
+        """Events that only the position protects: they would be read again after a stop."""
         with self._lock:
-            for part, tally in zip(parcel.slices, tallies, strict=True):
-                part.entry.settle(part.start, part.stop, tally)
-            self._in_flight -= len(parcel.batch)
-            self._submit([part.ledger for part in parcel.slices], bookmark, letters)
+            return self._queue.events + self._out(Entry)
 
-    def owed(self) -> tuple[int, int]:
-        """How many events wait in the queue, and how many were taken and are not settled."""
+    def spooled(self) -> Totals:
+        """What the spool holds, in flight included."""
         with self._lock:
-            return self._queued_events, self._in_flight
+            return self._backlog.totals
+
+    def spool_figures(self) -> tuple[int, int, float]:
+        """Bytes on disk, how many it may have, and when the oldest row was written (seconds since 1970; 0: none)."""
+        spooled = self._backlog.totals
+        return spooled.bytes, self.settings.spool.max_bytes, spooled.oldest
 
     def queued_bytes(self) -> int:
         """Encoded bytes in the queue."""
-        return self._queued_bytes
+        return self._queue.bytes
 
-    # -- inside the lock -------------------------------------------------------------------------------------------
+    def _out(self, kind: type[Entry] | type[Row]) -> int:
+        """Events out of one kind of origin that were taken and are not settled."""
+        return sum(
+            end - begin
+            for parcel in (*self._flying, *self._retries)
+            for part, begin, end in parcel.runs(parcel.open)
+            if isinstance(part.origin, kind)
+        )
 
-    def _submit(self, ledgers: Sequence[Ledger], bookmark: bytes | None, letters: Sequence[DeadLetter]) -> None:
+    # -- inside the lock: taking ---------------------------------------------------------------------------------------
+
+    def _choose(self, now: float) -> Parcel | None:
+        if len(self._flying) >= self.breaker.limit or now < self.breaker.not_before:
+            return None
+        if self.breaker.open:
+            return self._retries.probe(self.breaker.probes, lambda: self._begin(None), storm=self.storm.raging)
+        parcel = self._retries.due(now)
+        if parcel is not None:
+            return parcel
+        waits = bool(self._retries) and (self.output.ordered or self._retries.full())
+        return None if waits else self._begin(now)
+
+    def _begin(self, now: float | None) -> Parcel | None:
+        """A new batch from the front of the line, if one is ready; ``now`` ``None``: whatever there is."""
+        if self._front:
+            ready = now is None or self._front.full() or not self._backlog.unread or self._backlog.loading
+            return self._cut(self._front) if ready else None
+        if self._backlog.unread or not self._queue:
+            return None
+        waited = now is None or now - self._queue.waiting[0].since >= self.settings.batch.max_wait
+        return self._cut(self._queue) if waited or self._finishing or self._queue.full() else None
+
+    def _cut(self, line: Line) -> Parcel:
+        self._numbers += 1
+        return line.cut((self._numbers,))
+
+    def _pause(self, now: float) -> float:
+        """Seconds until something may be due."""
+        if len(self._flying) >= self.breaker.limit:
+            return LOOK
+        times = [now + LOOK]  # never for longer: the clock may be moved
+        if self.breaker.not_before > now:
+            times.append(self.breaker.not_before)
+        else:
+            if (due := self._retries.next_due()) is not None:
+                times.append(due)
+            if self._queue and not self._backlog.unread and not self._front:
+                times.append(self._queue.waiting[0].since + self.settings.batch.max_wait)
+        return max(0.001, min(times) - now)
+
+    def _idle(self) -> bool:
+        return not (self._queue or self._front or self._backlog.unread or self._flying or self._retries)
+
+    # -- inside the lock: the spool ------------------------------------------------------------------------------------
+
+    def _wants_rows(self) -> bool:
+        backlog = self._backlog
+        if not backlog.unread or backlog.loading or self._front.full() or len(self._flying) >= self.breaker.limit:
+            return False
+        return not self._retries.full()
+
+    def _load(self, rows: Sequence[Spooled]) -> None:
+        for waiting in self._backlog.load(rows, self.rendering, self._clock.monotonic()):
+            waiting.values = self._cap.apply(waiting.values)
+            waiting.size = self._front.size_of(waiting.events)
+            self._front.put(waiting)
+
+    def _make_room(self, stop: StopSignal, neighbours: Sequence[Lane]) -> bool:
+        while self._queue.bytes >= QUEUE_BYTES and self._queue:
+            if stop.is_set() or self._stopped:
+                return False
+            # One that delivers, only slower than it is read, is waited for; but not by its neighbours.
+            failing = self.breaker.open or self._backlog.unread or self._front
+            patient = self._waited < PATIENCE or not any(lane.roomy() for lane in neighbours if lane is not self)
+            if (failing or not patient) and self._spill():
+                self._waited = 0.0
+                return True
+            before = self._clock.monotonic()
+            self._clock.wait_for_news(self._room, LOOK)
+            self._waited += self._clock.monotonic() - before
+        self._waited = max(0.0, self._waited - 0.001)
+        return True
+
+    def _oldest(self) -> float | None:
+        """When the first was offered of what is in memory alone (monotonic seconds)."""
+        times = [
+            parcel.since
+            for parcel in (*self._flying, *self._retries)
+            if any(isinstance(part.origin, Entry) for part in parcel.slices)
+        ]
+        if self._queue:
+            times.append(self._queue.waiting[0].since)
+        return min(times, default=None)
+
+    def _spill(self, *, force: bool = False) -> bool:
+        """Writes everything unsettled to the spool, in the order of the line, and moves the positions past it. Says
+        whether it did; ``force``: also beyond ``max_bytes``, at the end of a lane's life."""
+        parcels = sorted((*self._flying, *self._retries), key=lambda parcel: parcel.number)
+        over = False
+        size = sum(len(line) for waiting in self._queue.waiting for line in waiting.native[waiting.taken :])
+        self.cramped = "disk" if self._writer.blocked is not None else self._backlog.obstacle(size)
+        if self.cramped == "full" and (force or self._may_bury()):
+            self.cramped = None
+            over = not force
+        elif self.cramped is not None:
+            return False
+        rows = Rows(self.id, self.allocate, self._clock.now())
+        ledgers: list[Ledger] = []
+        for parcel in parcels:
+            ledgers += self._spill_parcel(parcel, rows)
+        rows.close()
+        sent = {row.id: Row(row) for row in rows.finish()}
+        for parcel in parcels:
+            parcel.slices = [
+                Slice(part.first, part.count, sent[part.origin.id], part.start)
+                if isinstance(part.origin, Spooled)
+                else part
+                for part in parcel.slices
+            ]
+        self._backlog.keep(sent.values())
+        for waiting in self._queue.empty():
+            entry = waiting.entry
+            assert entry is not None
+            begin, end = waiting.start + waiting.taken, waiting.start + len(waiting.events)
+            places = entry.places(begin, end)
+            native = waiting.native[waiting.taken :]
+            raw = waiting.events[waiting.taken :] if self._raw else None
+            if over:
+                entry.settle(begin, end, {("dead_lettered", "spool_full"): end - begin}, [
+                    self._refused(place, line, None if raw is None else raw[index])
+                    for index, (place, line) in enumerate(zip(_each(places), native, strict=True))
+                ])  # fmt: skip
+            else:
+                rows.add(places, native, raw, waiting.time)
+                entry.settle(begin, end)
+            ledgers.append(entry.ledger)
+        self._submit(ledgers, self._backlog.rows, rows.finish())
+        self._room.notify_all()
+        self._work.notify()
+        return True
+
+    def _may_bury(self) -> bool:
+        """Whether what the spool does not take becomes dead letters."""
+        return self.settings.spool.when_full == "dead_letter" and self._letters.has_room()
+
+    def _spill_parcel(self, parcel: Parcel, rows: Rows) -> list[Ledger]:
+        """Puts what a parcel still owes from memory into a row; its slices point there until the row is complete."""
+        ledgers: list[Ledger] = []
+        slices: list[Slice] = []
+        for part, begin, end in parcel.runs(parcel.open):
+            start = part.start + begin - part.first
+            if not isinstance(part.origin, Entry):
+                slices.append(Slice(begin, end - begin, part.origin, start))
+                continue
+            places = part.origin.places(start, start + end - begin)
+            raw = parcel.batch.events[begin:end] if self._raw else None
+            row, first = rows.add(places, parcel.native[begin:end], raw, parcel.time)
+            part.origin.settle(start, start + end - begin)
+            ledgers.append(part.origin.ledger)
+            slices.append(Slice(begin, end - begin, row, first))  # type: ignore[arg-type]  # an origin once it is whole
+        parcel.slices = slices
+        return ledgers
+
+    # -- inside the lock: offering and settling ----------------------------------------------------------------------
+
+    def _put(
+        self,
+        entry: Entry,
+        events: Sequence[bytes],
+        values: Sequence[tuple[str | None, ...]],
+        native: Sequence[bytes],
+        start: int,
+    ) -> None:
+        now, size = self._clock.monotonic(), self._queue.size_of(events)
+        self._queue.put(Waiting(entry, events, values, native, start, 0, size, now, entry.chunk.time, entry))
+
+    def _put_fitting(
+        self,
+        entry: Entry,
+        events: Sequence[bytes],
+        values: Sequence[tuple[str | None, ...]],
+        native: Sequence[bytes],
+    ) -> None:
+        """The same where some event is larger than the destination takes: it is cut, or becomes a dead letter."""
+        limit = self.max_event_bytes or 0
+        lines, own = list(events), list(native)
+        begin = 0
+        for item, line in enumerate(events):
+            if len(line) <= limit:
+                continue
+            shorter = self.rendering.truncated(native[item], limit) if self.settings.oversize == "truncate" else None
+            if shorter is not None:
+                own[item], lines[item] = shorter, self.rendering([shorter], None)[0][0]
+                continue
+            if item > begin:
+                self._put(entry, lines[begin:item], values[begin:item], own[begin:item], begin)
+            place = entry.places(item, item + 1)[0]
+            detail = f"{len(line)} bytes, of {limit} that one event may have"
+            letter = self._refused(place, native[item], line if self._raw else None, "too_large", detail)
+            entry.settle(item, item + 1, {("dead_lettered", "too_large"): 1}, [letter])
+            begin = item + 1
+        if begin < len(lines):
+            self._put(entry, lines[begin:], values[begin:], own[begin:], begin)
+        self._submit([entry.ledger], ())
+
+    def _refused(
+        self,
+        place: spool.Place,
+        native: bytes,
+        raw: bytes | None,
+        reason: str = "spool_full",
+        detail: str = "the spool was full and spool.when_full is dead_letter",
+    ) -> DeadLetter:
+        return event_letter(place, self.name, native, raw, reason, detail, self._clock.now(), 1)
+
+    def _submit(
+        self,
+        ledgers: Iterable[Ledger],
+        settled: Iterable[Row],
+        new: Sequence[Spooled] = (),
+        bookmark: bytes | None = None,
+    ) -> None:
+        """Hands in what has changed: one transaction. ``settled``: rows of which something was settled."""
         moves: list[Move] = []
+        letters: list[DeadLetter] = []
         for ledger in dict.fromkeys(ledgers):
-            move = ledger.advance()
-            if move is not None:
-                moves.append(move)
-                self.books.update(move.tally)
-        if moves or letters or bookmark is not None:
-            self._writer.submit(self._settlement(moves, bookmark, letters), self._letters.kept)
+            advanced = ledger.advance()
+            if advanced is not None:
+                moves.append(advanced[0])
+                letters += advanced[1]
+                self.books.update(advanced[0].tally)
+        flushed = self._backlog.flush(settled)
+        for part in flushed:
+            letters += part.letters
+            self.books.update(part.tally)
+        self._backlog.add(new)
+        if moves or letters or flushed or new or bookmark is not None:
+            self._writer.submit(
+                self._transaction(moves, letters, flushed, new, bookmark),
+                self._committed if new else self._letters.kept,
+            )
 
-    def _settlement(
-        self, moves: Sequence[Move], bookmark: bytes | None, letters: Sequence[DeadLetter]
+    def _committed(self, letters: Sequence[DeadLetter]) -> None:
+        self._letters.kept(letters)
+        with self._lock:
+            self._work.notify()  # rows can be read back now
+
+    def _transaction(
+        self,
+        moves: Sequence[Move],
+        letters: Sequence[DeadLetter],
+        flushed: Sequence[Flushed],
+        new: Sequence[Spooled],
+        bookmark: bytes | None,
     ) -> Callable[[Connection], list[DeadLetter]]:
         def change(connection: Connection) -> list[DeadLetter]:
-            new = dead_letters.keep(connection, letters)
+            fresh = dead_letters.keep(connection, letters)
+            for row in new:
+                spool.insert(connection, row)
             positions.settle(connection, self.id, moves, bookmark)
-            return new
+            for part in flushed:
+                part.write(connection, self.id)
+            return fresh
 
         return change
 
-    def _full(self) -> bool:
-        """Whether the queue holds a whole batch."""
-        enough: bool = self._queued_events >= self._max_events or self._queued_bytes >= self._max_bytes
-        return enough
 
-    def _cut(self) -> Parcel:
-        events: list[bytes] = []
-        values: list[tuple[str | None, ...]] = []
-        slices: list[Slice] = []
-        room, room_bytes, time = self._max_events, self._max_bytes, 0.0
-        while self._queue and room > 0:
-            head = self._queue[0]
-            left = len(head.events) - head.taken
-            if left <= room and head.size <= room_bytes:
-                stop, size = len(head.events), head.size
-            else:
-                stop, size = self._fit(head, room, room_bytes, first=not events)
-            if stop == head.taken:
-                break
-            events += head.events[head.taken : stop] if head.taken or stop < len(head.events) else head.events
-            values += head.values[head.taken : stop]
-            slices.append(Slice(head.ledger, head.entry, head.taken, stop))
-            time = time or head.entry.chunk.time
-            room -= stop - head.taken
-            room_bytes -= size
-            self._queued_bytes -= size
-            self._queued_events -= stop - head.taken
-            head.taken, head.size = stop, head.size - size
-            if stop < len(head.events):
-                break
-            self._queue.popleft()
-        self._in_flight += len(events)
-        self._room.notify_all()
-        if self._queue:
-            self._work.notify()  # another sender may take the rest, or wait for company
-        return Parcel(Batch(events, values, sum(map(len, events))), slices, time)
-
-    def _fit(self, head: _Queued, room: int, room_bytes: int, *, first: bool) -> tuple[int, int]:
-        """How far into a share the batch goes, and how many bytes that is; at least one event if it is the first."""
-        candidates = head.events[head.taken : head.taken + room]
-        sizes = list(accumulate(len(event) + self._overhead for event in candidates))
-        count = bisect_right(sizes, room_bytes)
-        if count == 0:
-            if not first:
-                return head.taken, 0
-            count = 1
-        stop = head.taken + count
-        boundary = self._record_boundary(head, stop)
-        if boundary > head.taken:
-            stop = boundary
-        elif not first:
-            return head.taken, 0
-        return stop, sizes[stop - head.taken - 1]
-
-    @staticmethod
-    def _record_boundary(head: _Queued, stop: int) -> int:
-        """The last item at or before ``stop`` with which a record begins: a kill then costs no half records."""
-        if stop >= len(head.events):
-            return stop
-        record = head.entry.position(stop).record
-        while stop > head.taken and head.entry.position(stop - 1).record == record:
-            stop -= 1
-        return stop
+def _become(index: int, already: frozenset[int], refused: Mapping[int, tuple[str, Any]]) -> tuple[str, str]:
+    """What an event has become, as a line of the books."""
+    if index in refused:
+        return "dead_lettered", refused[index][0]
+    return ("already_stored", "") if index in already else ("delivered", "")
 
 
-def delivered(count: int) -> Tally:
-    """The tally of a slice whose every event was delivered."""
-    return Counter({("delivered", ""): count})
+def _each(places: Iterable[spool.Place]) -> Iterable[spool.Place]:
+    """The place of every single event."""
+    for place in places:
+        for number in range(place.count):
+            yield place._replace(ordinal=place.ordinal + number, count=1)

@@ -1,39 +1,48 @@
 """What one lane still owes of one partition, and how far the contiguous run of settled events reaches.
 
-Slices settle in any order; the position moves only past what is settled without a gap, and with it the books of exactly
-that stretch (delivery.md, The books).
+Slices settle in any order; the position moves only past what is settled or spooled without a gap, and with it the books
+and the dead letters of exactly that stretch (delivery.md, The books): so an event's dead letter is in the state file if
+and only if the position has passed the event.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from shipper.engine.chunk import Chunk, Share
 from shipper.source import END, Position
+from shipper.state.dead_letters import DeadLetter
 from shipper.state.positions import Move
+from shipper.state.spool import Place
 
 #: Lines of the books: (entry, reason).
 Tally = Counter[tuple[str, str]]
 
+_NOTHING: Tally = Counter()
+
 
 class Entry:
-    """One chunk as one lane owes it: items ``0 … owed-1``, of which the first ``done`` are settled."""
+    """One chunk as one lane owes it: items ``0 … owed-1``, of which the first ``done`` are settled or spooled."""
 
-    __slots__ = ("_beyond", "_first", "_indices", "_moved_to", "_share", "_tally", "chunk", "done", "owed")
+    __slots__ = ("_beyond", "_filtered", "_first", "_indices", "_letters", "_moved_to", "_tally", "chunk", "done",
+                 "ledger", "owed")  # fmt: skip
 
-    def __init__(self, chunk: Chunk, share: Share, settled: Position | None) -> None:
+    def __init__(self, ledger: Ledger, chunk: Chunk, share: Share, settled: Position | None) -> None:
         """``settled``: where the lane stands; what is before it is not owed again."""
         begin = chunk.index(settled)
+        self.ledger = ledger
         self.chunk = chunk
-        self._share = share
+        # Not the share itself: its bytes are let go when they are settled, however long a gap keeps the entry.
         self._indices = share.indices
+        self._filtered = share.filtered
         self._first = begin if share.indices is None else bisect_left(share.indices, begin)
         self.owed = (chunk.count if share.indices is None else len(share.indices)) - self._first
         self.done = 0
-        self._beyond: dict[int, tuple[int, Tally]] = {}
+        self._beyond: dict[int, tuple[int, Mapping[tuple[str, str], int], Sequence[DeadLetter]]] = {}
         self._tally: Tally = Counter()
+        self._letters: list[DeadLetter] = []
         self._moved_to = settled
 
     @property
@@ -47,22 +56,43 @@ class Entry:
             return self.chunk.position(self.chunk.count)
         return self.chunk.position(self._first + item if self._indices is None else self._indices[self._first + item])
 
-    def settle(self, start: int, stop: int, tally: Tally) -> None:
-        """Items ``start … stop-1`` are settled, with what became of them."""
-        self._beyond[start] = (stop, tally)
+    def places(self, start: int, stop: int) -> list[Place]:
+        """Where the items ``start … stop-1`` stand, as runs of consecutive events of one record."""
+        ledger, runs = self.ledger, []
+        record, ordinal, count = -1, 0, 0
+        for item in range(start, stop):
+            position = self.position(item)
+            if position.record == record and position.event == ordinal + count:
+                count += 1
+                continue
+            if count:
+                runs.append(ledger.place(record, ordinal, count, self.chunk.arrived))
+            record, ordinal, count = position.record, position.event, 1
+        if count:
+            runs.append(ledger.place(record, ordinal, count, self.chunk.arrived))
+        return runs
+
+    def settle(
+        self, start: int, stop: int, tally: Mapping[tuple[str, str], int] = _NOTHING, letters: Sequence[DeadLetter] = ()
+    ) -> None:
+        """Items ``start … stop-1`` are settled, with what became of them; an empty tally: they are in the spool."""
+        self._beyond[start] = (stop, tally, letters)
         while (found := self._beyond.pop(self.done, None)) is not None:
             self.done = found[0]
             self._tally.update(found[1])
+            self._letters.extend(found[2])
 
-    def moved(self) -> tuple[Position, Tally] | None:
-        """The position now and the books of the stretch since the last call; ``None`` where nothing moved."""
+    def moved(self) -> tuple[Position, Tally, list[DeadLetter]] | None:
+        """The position now, the books and the dead letters of the stretch since the last call; ``None`` where nothing
+        moved."""
         position = self.position(self.done)
         if position == self._moved_to:
             return None
         before, self._moved_to = self._moved_to, position
         tally, self._tally = self._tally, Counter()
+        letters, self._letters = self._letters, []
         tally.update(self._between(before, position))
-        return position, tally
+        return position, tally, letters
 
     def arrival(self) -> Tally:
         """What the lane is offered here and what is settled already: filtered, or not decodable."""
@@ -76,7 +106,7 @@ class Entry:
         tally["offered", ""] = reached - since + len(refused)
         for reason in refused:
             tally["dead_lettered", reason] += 1
-        for rule, indices in self._share.filtered.items():
+        for rule, indices in self._filtered.items():
             tally["filtered", rule] = bisect_left(indices, reached) - bisect_left(indices, since)
         return +tally
 
@@ -106,27 +136,39 @@ class Ledger:
         """Enters a chunk; what a former run settled of it is not owed again. ``None`` where that is all of it."""
         if chunk.passed(self.settled):
             return None
-        entry = Entry(chunk, share, self.settled)
+        entry = Entry(self, chunk, share, self.settled)
         self._entries.append(entry)
         return entry
+
+    def place(self, record: int, ordinal: int, count: int, arrived: int) -> Place:
+        """A run of events of one record of this partition."""
+        return Place(self.stream, self.partition, self.source, record, self.reference(record), arrived, ordinal, count)
 
     @property
     def owes(self) -> bool:
         """Whether anything is unsettled of what was read."""
         return bool(self._entries)
 
+    @property
+    def beyond(self) -> int:
+        """How many chunks were entered behind the first that is not settled."""
+        return len(self._entries)
+
     def end(self) -> None:
         """Nothing follows in this partition: it is finished when all entries are."""
         self._end = True
 
-    def advance(self) -> Move | None:
-        """How far the settled run reaches now, if that is further than at the last call."""
+    def advance(self) -> tuple[Move, list[DeadLetter]] | None:
+        """How far the settled run reaches now, with the dead letters of that stretch, if that is further than at the
+        last call."""
         move: Move | None = None
+        letters: list[DeadLetter] = []
         while self._entries:
             head = self._entries[0]
             moved = head.moved()
             if moved is not None:
-                position, tally = moved
+                position, tally, stretch = moved
+                letters += stretch
                 if move is None:
                     move = Move(self.partition, position, self.decoder, head.chunk.arrived, tally)
                 else:
@@ -134,10 +176,10 @@ class Ledger:
                     move.tally.update(tally)
                 self.settled = position
             if head.done < head.owed:
-                return move
+                return None if move is None else (move, letters)
             self._entries.popleft()
         if self._end:
             self._end = False
             move = move or Move(self.partition, self.settled or Position(-1, END), self.decoder, 0)
             move.ended = True
-        return move
+        return None if move is None else (move, letters)

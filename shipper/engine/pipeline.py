@@ -6,8 +6,8 @@ import functools
 import logging
 import random
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from shipper.engine.lane import Lane
 from shipper.engine.ledger import Tally
 from shipper.engine.prepare import Routes
 from shipper.engine.source_line import SourceLine
+from shipper.engine.spool_disk import SpoolDisk
 from shipper.engine.threads import Threads
 from shipper.errors import ConfigurationError, Problem, ShipperError
 from shipper.observe.metrics import Metrics, Queue
@@ -31,8 +32,10 @@ from shipper.plugins import missing_modules, output_class
 from shipper.settings import Configuration, SourceSettings
 from shipper.source import Source
 from shipper.sources import source_class
-from shipper.state import positions
-from shipper.state.file import lock, open_state
+from shipper.state import positions, spool
+from shipper.state.file import lock, open_reader, open_state
+from shipper.state.room import Room
+from shipper.state.spool import Totals
 from shipper.state.writer import Writer
 
 log = logging.getLogger("shipper.engine")
@@ -41,21 +44,27 @@ log = logging.getLogger("shipper.engine")
 CLOSING = 5.0
 #: Seconds between two looks at whether anything moves.
 LOOK = 0.1
+#: Seconds between two looks at what lanes owe for too long.
+TICK = 0.5
+#: What a run ends with that leaves a backlog which is safe on disk (interface.md).
+EXIT_BACKLOG = 75
 
 Books = dict[str, dict[str, dict[str, int]]]
 
 
 @dataclass(slots=True)
 class Result:
-    """How a run ended. ``owed``: events per lane that were read and are not settled; they stay behind the position.
-    ``books``: lane → entry → reason → count, since the state file was made; ``dead_lettered``: how many dead letters
-    this run added. ``retention``: the seconds that the source which keeps least keeps a record, ``None`` for ever."""
+    """How a run ended. ``owed``: events per lane that were read and are neither settled nor spooled; they stay behind
+    the position. ``spooled``: events per lane that are safe on disk. ``books``: lane → entry → reason → count, since
+    the state file was made; ``dead_lettered``: how many dead letters this run added. ``retention``: the seconds that
+    the source which keeps least keeps a record, ``None`` for ever."""
 
     exit_code: int
     books: Books
     dead_lettered: int = 0
     retention: float | None = None
     owed: dict[str, int] = field(default_factory=dict)
+    spooled: dict[str, int] = field(default_factory=dict)
     held: list[Hold] = field(default_factory=list)
     message: str = ""
 
@@ -75,13 +84,16 @@ class Pipeline:
         *,
         once: bool = False,
         timeout: float | None = None,
+        sources: bool = True,
         clock: Clock | None = None,
         randomness: random.Random | None = None,
     ) -> None:
-        """``timeout``: seconds after which a ``once`` run gives up, whether it makes progress or not."""
+        """``timeout``: seconds after which a ``once`` run gives up, whether it makes progress or not. ``sources``:
+        without them only what the spool holds is delivered."""
         self.metrics = Metrics(clock)
         self._configuration = configuration
         self._once = once
+        self._reading = sources
         self._timeout = timeout
         self._clock = clock or SystemClock()
         self._randomness = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
@@ -121,6 +133,10 @@ class Pipeline:
         """The books of this run so far, by lane: (entry, reason) → count."""
         return {lane.name: lane.books.copy() for lane in self._lanes}
 
+    def spooled(self) -> dict[str, int]:
+        """How many events each lane has on disk."""
+        return {lane.name: lane.spooled().events for lane in self._lanes}
+
     def run(self) -> Result:
         """Ships. Raises ``ShipperError`` where nothing could be started."""
         configuration = self._configuration
@@ -132,10 +148,16 @@ class Pipeline:
             try:
                 writer = self._writer = Writer(connection, self._clock)
                 writing = self._threads.start("state", writer.run)
+                room = Room(configuration.state.path, configuration.state.reserve)
+                disk = SpoolDisk(
+                    self._closing.enter_context(closing(open_reader(configuration.state.path))),
+                    spool.next_id(connection),
+                    room,
+                )
                 if configuration.server.listen:
                     self._server = HttpServer(configuration.server.listen, self.metrics, self)
                 try:
-                    self._start(outputs, writer, letters)
+                    self._start(outputs, writer, letters, disk, spool.totals(connection))
                     self._phase = "running"
                     in_time = self._wait()
                     self._phase = "draining"
@@ -179,24 +201,44 @@ class Pipeline:
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
-    def _start(self, outputs: Sequence[Output[Any]], writer: Writer, letters: DeadLetterBox) -> None:
+    def _start(
+        self,
+        outputs: Sequence[Output[Any]],
+        writer: Writer,
+        letters: DeadLetterBox,
+        disk: SpoolDisk,
+        spooled: Mapping[int, Totals],
+    ) -> None:
         configuration = self._configuration
         names = [output.name for output in outputs]
         ids = writer.call(lambda connection: positions.ensure_lanes(connection, names))
         for output in outputs:
-            lane = Lane(output.name, ids[output.name], output, writer, letters, self.metrics, self._clock)
+            lane = Lane(
+                output.name,
+                ids[output.name],
+                output,
+                writer,
+                letters,
+                self.metrics,
+                self._clock,
+                disk,
+                self._randomness,
+                configuration.dead_letters.storm,
+            )
+            if ids[output.name] in spooled:
+                lane.spooled_at_start(spooled[ids[output.name]])
             bookmark = writer.call(functools.partial(positions.bookmark_of, lane=lane.id))
-            delivery = Delivery(lane, writer, letters, self._holds, self.metrics, self._clock, self._randomness)
+            delivery = Delivery(lane, writer, letters, self._holds, self.metrics, self._clock)
             self._lanes.append(lane)
             rules = [*configuration.transforms, "match"]
-            self.metrics.add_output(lane.name, rules, Queue(lane.owed, lane.queued_bytes))
+            self.metrics.add_output(lane.name, rules, Queue(lane.owed, lane.queued_bytes, lane.spool_figures))
             self._deliveries.append(delivery)
             for number in range(1 if output.ordered else output.settings.concurrency):
                 self._senders.append(
                     self._threads.start(f"sender {lane.name} {number}", functools.partial(delivery.run, bookmark))
                 )
         id_key = configuration.event.id_key.reveal().encode() if configuration.event.id_key else b""
-        for name, settings in configuration.sources.items():
+        for name, settings in configuration.sources.items() if self._reading else ():
             self._sources.append(self._source_line(name, settings, id_key, writer, letters))
         for line in self._sources:
             self._threads.start("source", line.run)
@@ -239,7 +281,12 @@ class Pipeline:
         """Until asked to stop or, with ``once``, until all is read and settled. False: it made no progress in time."""
         started = moved = self._clock.monotonic()
         seen = -1
+        ticked = started
         while not self._clock.wait(self._stop, LOOK):
+            if self._clock.monotonic() - ticked >= TICK:
+                ticked = self._clock.monotonic()
+                for lane in self._lanes:
+                    lane.tick()
             if not self._once:
                 continue
             if all(line.finished.is_set() for line in self._sources):
@@ -277,6 +324,8 @@ class Pipeline:
             delivery.abandon()
         for sender in self._senders:
             sender.join(min(CLOSING, timeout / 2) / 2)
+        for lane in self._lanes:
+            lane.close()
 
     def _result(self, before: Books, books: Books, in_time: bool) -> Result:
         blocked = self._writer.blocked if self._writer is not None else None
@@ -284,9 +333,16 @@ class Pipeline:
             raise self._error
         if self._error is not None and not blocked:
             raise Died(f"engine: {self._threads.died}; what was not settled stays behind the position; see the log")
-        owed = {lane.name: sum(lane.owed()) for lane in self._lanes if any(lane.owed())}
+        owed = {lane.name: count for lane in self._lanes if (count := lane.unspooled())}
+        spooled = {lane.name: count for lane in self._lanes if (count := lane.spooled().events)}
         held = list(self.held())
-        code = 0 if in_time and not owed else 1
+        code = 0
+        if owed or (self._once and not in_time):
+            code = 1
+            if not owed and spooled and all(line.finished.is_set() for line in self._sources):
+                code = EXIT_BACKLOG
+        elif spooled:
+            code = EXIT_BACKLOG
         message = ""
         if blocked:
             message = f"the disk under the state file took no commits at the end ({blocked})"
@@ -296,7 +352,7 @@ class Pipeline:
             message = f"not everything was settled: no progress, or none in time ({limit:g} s)"
         letters = _dead_lettered(books) - _dead_lettered(before)
         kept = [line.retention for line in self._sources if line.retention is not None]
-        return Result(code, books, letters, min(kept, default=None), owed, held, message)
+        return Result(code, books, letters, min(kept, default=None), owed, spooled, held, message)
 
     def _on_death(self, _name: str, error: BaseException) -> None:
         self._error = self._error or error

@@ -13,12 +13,12 @@ from itertools import accumulate, chain
 
 from shipper.decode import Decoded, Decoder, Refused
 from shipper.engine.chunk import MAX_BYTES, MAX_EVENTS, Chunk, Share
+from shipper.engine.rendering import renderer
 from shipper.errors import Held
 from shipper.event import Event
 from shipper.formats import compile_format
 from shipper.settings import Configuration, FormatSettings, OutputSettings
 from shipper.source import Record
-from shipper.templates import compile_values, is_constant
 from shipper.transforms import compile_transform
 from shipper.transforms.match import compile_match
 from shipper.values import Value
@@ -27,6 +27,9 @@ from shipper.values import Value
 #: processor's cache. (Measured: a thousand events at once cost half as much again.)
 GROUP = 32
 GROUP_BYTES = 32 * 1024
+
+#: The index of the native format among the encoders.
+NATIVE = 0
 
 Encode = Callable[[Event, bytes, bytes], bytes]
 Predicate = Callable[[Event], bool]
@@ -63,8 +66,9 @@ class Routes:
 
     def __init__(self, configuration: Configuration, outputs: Mapping[str, Sequence[Value]]) -> None:
         """``outputs``: what each lane's output asks for of every event."""
-        self._formats: list[Encode] = []
-        self._known: dict[tuple[FormatSettings, tuple[tuple[str, str], ...]], int] = {}
+        # The first is what spools and dead letters keep, whatever an output writes.
+        self._formats: list[Encode] = [compile_format(FormatSettings(), {})]
+        self._known: dict[tuple[FormatSettings, tuple[tuple[str, str], ...]], int] = {(FormatSettings(), ()): NATIVE}
         transforms = {name: compile_transform(table) for name, table in configuration.transforms.items()}
         self.routes = [
             self._route(name, configuration.outputs[name], values, transforms) for name, values in outputs.items()
@@ -86,23 +90,7 @@ class Routes:
         if key not in self._known:
             self._known[key] = len(self._formats)
             self._formats.append(compile_format(settings.format, settings.labels))
-        return Route(name, tuple(rules), self._known[key], _renderer(values, settings.labels) if values else None)
-
-
-def _renderer(values: Sequence[Value], labels: Mapping[str, str]) -> Callable[[Event], tuple[str | None, ...]]:
-    """Renders what an output asked for; its own labels win over the event's, as in what it writes."""
-    render = compile_values(values)
-    if not labels or is_constant(values):
-        return render
-
-    def render_with_labels(event: Event) -> tuple[str | None, ...]:
-        own = event.labels
-        event.labels = {**(own or {}), **labels}
-        rendered = render(event)
-        event.labels = own
-        return rendered
-
-    return render_with_labels
+        return Route(name, tuple(rules), self._known[key], renderer(values, settings.labels) if values else None)
 
 
 class Prepare:
@@ -259,11 +247,12 @@ class _Building:
             if route.rules:
                 picked = _choose(route.rules, events, base, self._filtered[number])
                 self._chosen[number] += [base + index for index in picked]
-                group = wanted[route.format]
-                if group is not None:
-                    group.update(picked)
+                for one in {route.format, NATIVE}:
+                    group = wanted[one]
+                    if group is not None:
+                        group.update(picked)
             else:
-                wanted[route.format] = None  # all of them
+                wanted[route.format] = wanted[NATIVE] = None  # all of them
             if route.values is not None:
                 render = route.values
                 self._values[number] += [render(events[index]) for index in picked]
@@ -292,7 +281,11 @@ class _Building:
         indices = chosen if route.rules and len(chosen) < self.count else None
         picked = lines if indices is None else [lines[index] for index in indices]
         values = self._values[number] if route.values is not None else [()] * len(picked)
-        return Share(picked, values, indices, self._filtered[number])
+        native = None
+        if route.format != NATIVE:
+            own = self._lines[NATIVE]
+            native = own if indices is None else [own[index] for index in indices]
+        return Share(picked, values, indices, self._filtered[number], native)
 
 
 def _groups(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -65,10 +65,12 @@ class PreparedChunk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How to ask a lane what it owes: events (queued, in flight), and the bytes of the queued ones."""
+    """How to ask a lane what it owes: events (queued, in flight, spooled), the bytes of the queued ones, and what its
+    spool holds: bytes on disk, their limit, and when the oldest was written (seconds since 1970 UTC, 0: none)."""
 
-    owed: Callable[[], tuple[int, int]]
+    owed: Callable[[], tuple[int, int, int]]
     bytes: Callable[[], int]
+    spool: Callable[[], tuple[int, int, float]]
 
 
 class Metrics:
@@ -260,13 +262,22 @@ class Metrics:
             "shipper_events_pending", "Events that are owed to an output.", labels=["output", "where"]
         )
         queue_bytes = GaugeMetricFamily("shipper_queue_bytes", "Encoded bytes in an output's queue.", labels=["output"])
+        spool_bytes = GaugeMetricFamily("shipper_spool_bytes", "Bytes of an output's backlog on disk.", labels=["output"])
+        spool_limit = GaugeMetricFamily("shipper_spool_limit_bytes", "The most that it may have.", labels=["output"])
+        spool_oldest = GaugeMetricFamily(
+            "shipper_spool_oldest_timestamp_seconds", "When its oldest part was written; 0: empty.", labels=["output"]
+        )
         for name, queue in queues.items():
-            queued, in_flight = queue.owed()
+            queued, in_flight, spooled = queue.owed()
             pending.add_metric([name, "queue"], queued)
             pending.add_metric([name, "in_flight"], in_flight)
+            pending.add_metric([name, "spool"], spooled)
             queue_bytes.add_metric([name], queue.bytes())
-        yield pending
-        yield queue_bytes
+            size, limit, oldest = queue.spool()
+            spool_bytes.add_metric([name], size)
+            spool_limit.add_metric([name], limit)
+            spool_oldest.add_metric([name], oldest)
+        yield from (pending, queue_bytes, spool_bytes, spool_limit, spool_oldest)
         yield self._collect_held()
         yield from self._collect_keys()
         yield self._collect_disk()
