@@ -1,4 +1,4 @@
-"""Opens the state file: its schema, its settings, its lock.
+"""Opens the state file: its settings, its lock, and what is wrong with it.
 
 SQLite in WAL mode with ``synchronous=FULL``: a committed transaction survives a power cut. One process writes
 (``lock``), others read beside it.
@@ -14,88 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shipper.errors import StateError
-
-SCHEMA = 1
-
-#: Digits of a stored record position. Sequence numbers differ in length; padded text sorts as the numbers do, and an
-#: INTEGER column would turn them into floating point.
-DIGITS = 80
-
-_TABLES = """
--- What is read, whatever the configuration calls it. `start` was resolved once, before the first read.
-CREATE TABLE streams (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  identity TEXT NOT NULL UNIQUE,
-  series TEXT NOT NULL,
-  start TEXT NOT NULL,
-  retention REAL
-);
-
--- `begins`: 'start' for what existed when the stream was first listed, 'beginning' for what came later.
-CREATE TABLE partitions (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  stream INTEGER NOT NULL REFERENCES streams (id),
-  name TEXT NOT NULL,
-  begins TEXT NOT NULL,
-  UNIQUE (stream, name)
-);
-
-CREATE TABLE lanes (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  name TEXT NOT NULL UNIQUE,
-  bookmark BLOB
-);
-
--- One explicit row per lane and partition. `record` NULL: nothing is settled yet. `event` NULL: the record is finished.
--- `arrived` (ns) is the record's, `tip` (s) the last moment when the reader saw nothing more.
-CREATE TABLE positions (
-  lane INTEGER NOT NULL REFERENCES lanes (id),
-  partition INTEGER NOT NULL REFERENCES partitions (id),
-  record TEXT,
-  event INTEGER,
-  decoder TEXT NOT NULL DEFAULT '',
-  arrived INTEGER NOT NULL DEFAULT 0,
-  tip REAL NOT NULL DEFAULT 0,
-  ended INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (lane, partition)
-) WITHOUT ROWID;
-
-CREATE TABLE books (
-  lane INTEGER NOT NULL REFERENCES lanes (id),
-  entry TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  count INTEGER NOT NULL,
-  PRIMARY KEY (lane, entry, reason)
-) WITHOUT ROWID;
-
--- Keyed by what was read: meeting it again updates the row. `output` is '*' for a record that could not be decoded.
--- `ordinals` is a JSON list of indices in the record, '' for all of it; `reference` is the source's own name for the
--- position (a sequence number).
-CREATE TABLE dead_letters (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  stream INTEGER NOT NULL REFERENCES streams (id),
-  partition INTEGER NOT NULL REFERENCES partitions (id),
-  record TEXT NOT NULL,
-  reference TEXT NOT NULL,
-  ordinals TEXT NOT NULL,
-  output TEXT NOT NULL,
-  source TEXT NOT NULL,
-  reason TEXT NOT NULL,
-  detail TEXT NOT NULL,
-  attempts INTEGER NOT NULL,
-  first REAL NOT NULL,
-  last REAL NOT NULL,
-  arrived INTEGER NOT NULL,
-  resource_id TEXT,
-  event_id TEXT,
-  data BLOB NOT NULL,
-  UNIQUE (partition, record, ordinals, output)
-);
-CREATE INDEX dead_letters_by_output ON dead_letters (output, reason);
-"""
+from shipper.state import schema
+from shipper.state.schema import DIGITS
 
 #: File systems whose locks and syncs cannot be trusted, by their names in /proc/mounts (proc(5)).
 _NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "fuse.sshfs", "afs"})
+
+#: Bytes of WAL that are kept for the next transactions.
+_MAX_WAL = 64 * 1024 * 1024
 
 
 def open_state(path: Path) -> sqlite3.Connection:
@@ -121,7 +47,7 @@ def read_state(path: Path) -> sqlite3.Connection:
         raise StateError(f"state: there is no state file {path}; name the configuration that shipper runs with (-c)")
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=30)
-        _refuse_other_schema(connection)
+        schema.require(connection)
     except sqlite3.DatabaseError as error:
         raise StateError(f"state: {path} cannot be read: {error}") from error
     return connection
@@ -167,22 +93,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous=FULL")
     # Debian's build turns it on, which doubles the writes of deleting.
     connection.execute("PRAGMA secure_delete=OFF")
+    # A WAL that one large transaction has made long is cut when it begins anew.
+    connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL}")
+    schema.prepare(connection)
     connection.execute("PRAGMA foreign_keys=ON")
-    if _schema(connection) == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
-    _refuse_other_schema(connection)
-
-
-def _refuse_other_schema(connection: sqlite3.Connection) -> None:
-    found = _schema(connection)
-    if found != SCHEMA:
-        message = f"state: the file has schema {found}, this version knows {SCHEMA}; nothing was started"
-        raise StateError(f"{message}; use the version that wrote it, or name another path in [state]")
-
-
-def _schema(connection: sqlite3.Connection) -> int:
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(found)
 
 
 def _refuse_network_disk(path: Path) -> None:
