@@ -97,7 +97,7 @@ class FileOutput(Output[FileSettings]):
     def check(self) -> Iterator[Check]:
         """Makes a nameless file in the folder, or in the nearest one above it that exists."""
         folder = Path(self._folder.path)
-        while not folder.is_dir() and folder != folder.parent:
+        while not os.path.lexists(folder) and folder != folder.parent:
             folder = folder.parent
         try:
             with tempfile.TemporaryFile(dir=folder):

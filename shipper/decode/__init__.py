@@ -6,6 +6,7 @@ state between records, so that it can run in a worker process.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -109,3 +110,10 @@ class Decoder(Protocol):
 
         What cannot be decoded stands in ``refused``; it raises nothing but ``Held``.
         """
+
+    def events(
+        self, records: Sequence[Record], reference: Callable[[int], str]
+    ) -> tuple[Sequence[Event], Sequence[bytes]]:
+        """The events of the first records that are each one event, sound and outside any other structure, with the
+        engine's own JSON of each: what ``decode`` makes of them, sooner. The record after them is for ``decode``,
+        whatever it is; a decoder may leave all of them to it. ``reference`` names a position."""

@@ -7,6 +7,7 @@ event of our own.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from shipper.decode import Decoded, KeyResolver, Origin, Reason, Refused, Undecodable
@@ -17,6 +18,7 @@ from shipper.decode.das.message import decrypt_message
 from shipper.decode.das.record import Records, refusal
 from shipper.decode.json_text import NotJson, members, object_start
 from shipper.decode.native import NativeEvents
+from shipper.event import Event
 from shipper.source import Record
 
 __all__ = ["DECODER_VERSION", "MAX_RECORD_BYTES", "Kind", "RecordDecoder"]
@@ -73,6 +75,12 @@ class RecordDecoder:
             return self._decode(data, reference, record.arrived)
         except Undecodable as error:
             return _refused(error.reason, error.detail)
+
+    def events(
+        self, records: Sequence[Record], reference: Callable[[int], str]
+    ) -> tuple[Sequence[Event], Sequence[bytes]]:
+        """The events of the first records that are each one sound event of an engine, as ``decode`` makes them."""
+        return self._records.sound(records, reference, self._max_bytes)
 
     def _decode(self, data: bytes, position: str, arrived: int) -> Decoded:
         likely = _first_look(data)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 __all__ = [
+    "COMPACT_EVENT",
     "Member",
     "NotJson",
     "check",
@@ -54,6 +55,8 @@ _MEMBER_AT = re.compile(
 _AFTER_AT = re.compile(rb"[ \t\r\n]*+([,}\]])")
 _SPACE_OUTSIDE_STRINGS = re.compile(rb"(" + _STRING + rb")|[ \t\r\n]++", re.DOTALL)
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
+#: How the engines' events mostly begin: without white space between their tokens.
+COMPACT_EVENT = (b'{"logTime":"', b'{"class":"')
 _QUOTE, _OPENERS = 0x22, b"{["
 _REPLACEMENT = rb"\ufffd"
 
@@ -178,6 +181,8 @@ def laid_out(text: bytes) -> bool:
     """Whether whoever wrote an object put white space between its tokens, by a look at its first member: a writer does
     it everywhere or nowhere. Only a line feed is looked for in all of it. (Making sure costs as much as the id's
     hash.)"""
+    if text.startswith(COMPACT_EVENT):
+        return b"\n" in text
     end = text.find(b'"', 2)  # of the first name
     return text[1:2] != b'"' or text[end + 1 : end + 2] != b":" or text[end + 2 : end + 3] == b" " or b"\n" in text
 

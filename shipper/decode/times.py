@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["from_nanoseconds", "timestamp"]
+__all__ = ["from_nanoseconds", "timestamp", "timestamps"]
 
 #: Without a zone, as what is subtracted from it: offsets are taken off before.
 _EPOCH = datetime(1970, 1, 1)
@@ -17,6 +17,10 @@ _SECOND = 1_000_000_000
 #: Nanoseconds fit 64 bits until 2262-04-11.
 _LAST = 2**63 - 1
 _KEEP = 4096
+_AURORA_LENGTH = len("2026-01-05 09:00:00.000006+00")
+#: The digits of a fraction, three by three, in nanoseconds; the last ones with the offset that follows them.
+_MILLIS = {f"{number:03d}": number * 1_000_000 for number in range(1000)}
+_MICROS_UTC = {f"{number:03d}+00": number * 1_000 for number in range(1000)}
 
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))?\s?(?:(Z)|([+-])(\d\d)(?::?(\d\d))?)?",
@@ -45,6 +49,24 @@ def timestamp(text: str) -> tuple[str, int] | None:
         if fraction.isdigit() and fraction.isascii():
             return second[0] + fraction + "Z", second[1] + int(fraction) * unit
     return _parse(text)
+
+
+def timestamps(first: str, second: str, third: str) -> tuple[str, int, str, int, str, int] | None:
+    """What ``timestamp`` says of three texts, where all are as Aurora writes them (``2026-01-05 09:00:00.000006+00``)
+    and of known seconds; else ``None``, which says nothing. (It takes three quarters of the time of three calls: what
+    is looked up need be neither checked nor parsed.)"""
+    if not len(first) == len(second) == len(third) == _AURORA_LENGTH:
+        return None
+    try:
+        one, nanoseconds = _seconds[first[:20]]
+        two, begun = _seconds[second[:20]]
+        three, ended = _seconds[third[:20]]
+        nanoseconds += _MILLIS[first[20:23]] + _MICROS_UTC[first[23:]]
+        begun += _MILLIS[second[20:23]] + _MICROS_UTC[second[23:]]
+        ended += _MILLIS[third[20:23]] + _MICROS_UTC[third[23:]]
+    except KeyError:
+        return None
+    return one + first[20:26] + "Z", nanoseconds, two + second[20:26] + "Z", begun, three + third[20:26] + "Z", ended
 
 
 def _parse(text: str) -> tuple[str, int] | None:

@@ -269,7 +269,7 @@ class Delivery:
         """Something passed: what waits is judged by itself now, and what was refused in the storm is sent again."""
         self._lane.judge_all()
         if self._row:
-            replay = replay_of(self._row, self._lane, self._lane.allocate, self._clock.now())
+            replay = replay_of(self._row, self._lane, self._lane.disk.reserve(len(self._row)), self._clock.now())
             self._writer.submit(replay, self._lane.adopt)
 
     def _failed_wholly(self, parcel: Parcel, failure: Failure) -> None:

@@ -81,8 +81,7 @@ class Lane:
         self._letters = letters
         self._metrics = metrics
         self._clock = clock
-        #: Gives the id of the next row of any spool.
-        self.allocate = disk.allocate
+        self.disk = disk
         self._cap = TargetCap(output.values(), settings.max_targets, clock)
         self._lock = threading.RLock()
         # Two conditions, so that nobody is woken who has nothing to do: senders wait for work, readers for room.
@@ -440,7 +439,7 @@ class Lane:
             over = not force
         elif self.cramped is not None:
             return False
-        rows = Rows(self.id, self.allocate, self._clock.now())
+        rows = Rows(self.id, self.disk.allocate, self._clock.now())
         ledgers: list[Ledger] = []
         for parcel in parcels:
             ledgers += self._spill_parcel(parcel, rows)

@@ -58,42 +58,47 @@ class Rendering:
         as_they_are = raw if self._raw and raw is not None else native if self._raw or self._plain else None
         if as_they_are is not None and self._values is None:
             return as_they_are, [()] * len(native)
-        lines: list[bytes] = []
-        values: list[tuple[str | None, ...]] = []
-        for index, line in enumerate(native):
-            try:
-                event = _decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                event = None
-            if event is None or as_they_are is not None:
-                lines.append(line if as_they_are is None else as_they_are[index])
-            else:
-                lines.append(self._encode(event, b"", b""))
-            if self._values is None:
-                values.append(())
-            else:
-                values.append(self._values(event or _NOBODY))
-        return lines, values
+        events = [_event(line) for line in native]
+        if as_they_are is None:
+            known = [event for event in events if event is not None]
+            written = iter(self._encode(known, [b""] * len(known), [b""] * len(known)))
+            lines = [line if event is None else next(written) for line, event in zip(native, events, strict=True)]
+        else:
+            lines = list(as_they_are)
+        if self._values is None:
+            return lines, [()] * len(native)
+        return lines, [self._values(event or _NOBODY) for event in events]
 
     def truncated(self, native: bytes, limit: int) -> bytes | None:
         """The native line of the event, cut so that what is sent has at most ``limit`` bytes; ``None`` where cutting
         does not help."""
         if self._raw:
             return None  # the engine's own bytes are not cut: they would not be its own any more
-        try:
-            event = _decode(native)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        event = _event(native)
+        if event is None:
             return None
         if event.statement is not None and event.statement_bytes is None:
             event.statement_bytes = len(event.statement.encode("utf-8", "surrogatepass"))
         for field in CUT:
-            excess = len(self._encode(event, b"", b"")) - limit
+            excess = self._size(event) - limit
             if excess <= 0:
                 break
             _cut(event, field, excess)
-        if len(self._encode(event, b"", b"")) > limit:
+        if self._size(event) > limit:
             return None
         return msgspec.json.encode(event)
+
+    def _size(self, event: Event) -> int:
+        (line,) = self._encode([event], [b""], [b""])
+        return len(line)
+
+
+def _event(line: bytes) -> Event | None:
+    """The event of a native line; ``None`` for what a former version kept that is none."""
+    try:
+        return _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 _NOBODY = Event(schema_version=1, id="0" * 32, time="1970-01-01T00:00:00.000000Z")

@@ -20,10 +20,20 @@ class SpoolDisk:
         self._ids = itertools.count(first_id)
         self._room = room
         self._lock = threading.Lock()
+        self._giving = threading.Lock()
 
     def allocate(self) -> int:
         """The id of the next row: they grow in the order of the lines."""
-        return next(self._ids)
+        with self._giving:
+            return next(self._ids)
+
+    def reserve(self, count: int) -> int:
+        """The first of so many ids in a row."""
+        with self._giving:
+            first = next(self._ids)
+            for _ in range(count - 1):
+                next(self._ids)
+        return first
 
     def page(self, lane: int, after: int, max_bytes: int) -> list[Spooled]:
         """Rows of a lane that have been committed, from the first behind ``after`` on."""

@@ -22,17 +22,16 @@ class Spooling(Protocol):
 
 
 def replay_of(
-    letters: Sequence[DeadLetter], lane: Spooling, allocate: Callable[[], int], now: float
+    letters: Sequence[DeadLetter], lane: Spooling, first_id: int, now: float
 ) -> Callable[[sqlite3.Connection], Totals]:
     """A change that moves these dead letters to the end of their lane's line; what is not committed yet, or was purged
-    meanwhile, is left. Returns what the spool has gained."""
+    meanwhile, is left. ``first_id``: of as many ids as there are letters; ``now`` in seconds. Returns what the spool has gained."""
     wanted = list(letters)
 
     def change(connection: sqlite3.Connection) -> Totals:
         ids = [found for letter in wanted if (found := _find(connection, letter)) is not None]
         before = spool.totals(connection).get(lane.id, _NONE)
-        for letter in ids:
-            dead_letters.replay(connection, Filter(ids=(letter,)), allocate(), now=now)
+        dead_letters.replay(connection, Filter(ids=tuple(ids)), first_id, limit=len(wanted), now=now)
         return gained(before, spool.totals(connection).get(lane.id, _NONE))
 
     return change

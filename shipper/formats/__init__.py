@@ -1,8 +1,8 @@
-"""Formats: how one event becomes one line of bytes. Compiled at start; an event is encoded once per format."""
+"""Formats: how events become lines of bytes. Compiled at start; an event is encoded once per format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from shipper.event import Event
 from shipper.formats.native import compile_native
@@ -12,8 +12,10 @@ from shipper.settings import FormatSettings
 
 __all__ = ["Encode", "compile_format", "readable"]
 
-#: (event, the engine's own JSON of it, the decrypted record up to its list of events) → one line, no line feed.
-Encode = Callable[[Event, bytes, bytes], bytes]
+#: Events, and for each the engine's own JSON of it and the decrypted record up to its list of events → for each one
+#: line, no line feed. (Many in one call: a Python function for each costs a sixth of what
+#: encoding costs.)
+Encode = Callable[[Sequence[Event], Sequence[bytes], Sequence[bytes]], list[bytes]]
 
 
 def compile_format(settings: FormatSettings, labels: Mapping[str, str] | None = None) -> Encode:
@@ -31,4 +33,4 @@ def compile_format(settings: FormatSettings, labels: Mapping[str, str] | None = 
         case "raw":
             return compile_raw()
         case "pretty":
-            return lambda event, raw, frame: readable(event).encode("utf-8", "replace")
+            return lambda events, raws, frames: [readable(event).encode("utf-8", "replace") for event in events]

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from shipper.event import FIELDS, Event
 from shipper.fields import UnknownField, field
 
+if TYPE_CHECKING:
+    from shipper.formats import Encode
 
-def compile_native(
-    only: Sequence[str] | None, without: Sequence[str] | None, labels: Mapping[str, str]
-) -> Callable[[Event, bytes, bytes], bytes]:
+
+def compile_native(only: Sequence[str] | None, without: Sequence[str] | None, labels: Mapping[str, str]) -> Encode:
     """Encodes events as JSON; line feeds inside values are escaped, as JSON demands. Raises ``ValueError``."""
     encode = msgspec.json.Encoder().encode
     label = _labelling(labels) if labels else None
     if only is None and without is None:
         if label is None:
-            return lambda event, raw, frame: encode(event)
-        return lambda event, raw, frame: encode(label(event))
+            return lambda events, raws, frames: list(map(encode, events))
+        return lambda events, raws, frames: list(map(encode, map(label, events)))
     select = _selection(_chosen(only, without))
     if label is None:
-        return lambda event, raw, frame: encode(select(event))
-    return lambda event, raw, frame: encode(select(label(event)))
+        return lambda events, raws, frames: list(map(encode, map(select, events)))
+    return lambda events, raws, frames: list(map(encode, map(select, map(label, events))))
 
 
 def _chosen(only: Sequence[str] | None, without: Sequence[str] | None) -> list[str]:

@@ -15,6 +15,9 @@ from datetime import datetime
 from shipper.source import EARLIEST, END, Position, Start
 from shipper.state.file import as_text
 
+#: ``start`` of a stream and ``begins`` of a partition that are known from imported dead letters alone.
+_IMPORTED = "imported"
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -27,13 +30,15 @@ class Stream:
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where one lane stands in one partition. ``position`` ``None``: nothing is settled. ``arrived`` in nanoseconds,
-    ``tip`` in seconds, both since 1970 UTC, 0 for never."""
+    ``tip`` in seconds, both since 1970 UTC, 0 for never. ``begins``: where the lane begins again while nothing is
+    settled, ``None``: where the partition does."""
 
     position: Position | None
     decoder: str
     arrived: int
     tip: float
     ended: bool
+    begins: Start | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +80,23 @@ def ensure_stream(
     """The stream's row, made when it is first seen; ``start`` counts only then, and a stream that succeeds a known one
     begins at its beginning. Lanes that have no rows here yet get them at the smallest position of the others."""
     found = connection.execute("SELECT id, start FROM streams WHERE identity = ?", (identity,)).fetchone()
-    if found is None:
-        (succeeds,) = connection.execute("SELECT count(*) FROM streams WHERE series = ?", (series,)).fetchone()
+    if found is None or found[1] == _IMPORTED:
+        (succeeds,) = connection.execute(
+            "SELECT count(*) FROM streams WHERE series = ? AND start <> ?", (series, _IMPORTED)
+        ).fetchone()
         found = connection.execute(
-            "INSERT INTO streams (identity, series, start, retention) VALUES (?, ?, ?, ?) RETURNING id, start",
+            "INSERT INTO streams (identity, series, start, retention) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (identity) DO UPDATE SET start = excluded.start, retention = excluded.retention "
+            "RETURNING id, start",
             (identity, series, "earliest" if succeeds else start, retention),
         ).fetchone()
     stream_id, resolved = found
-    partitions = connection.execute("SELECT id FROM partitions WHERE stream = ?", (stream_id,)).fetchall()
+    partitions = connection.execute(
+        "SELECT id FROM partitions WHERE stream = ? AND begins <> ?", (stream_id, _IMPORTED)
+    ).fetchall()
     for (partition,) in partitions:
         _ensure_rows(connection, partition, lanes, lanes, 0.0)
-    return Stream(stream_id, EARLIEST if resolved == "earliest" else datetime.fromisoformat(resolved))
+    return Stream(stream_id, _start(resolved))
 
 
 def ensure_partitions(
@@ -94,7 +105,9 @@ def ensure_partitions(
     """Every named partition with a row for every lane, also for those that read this stream before and are not
     configured at present. Those of the first listing begin at the stream's start, later ones (children of a split, new
     files) at their beginning. ``now`` (seconds): from then on a lane that settles nothing has a gap in the making."""
-    (known,) = connection.execute("SELECT count(*) FROM partitions WHERE stream = ?", (stream.id,)).fetchone()
+    (known,) = connection.execute(
+        "SELECT count(*) FROM partitions WHERE stream = ? AND begins <> ?", (stream.id, _IMPORTED)
+    ).fetchone()
     begins = "beginning" if known else "start"
     away = connection.execute(
         "SELECT DISTINCT lane FROM positions JOIN partitions ON partitions.id = partition WHERE stream = ?",
@@ -104,8 +117,9 @@ def ensure_partitions(
     rows: dict[str, PartitionRow] = {}
     for name in names:
         connection.execute(
-            "INSERT INTO partitions (stream, name, begins) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (stream.id, name, begins),
+            "INSERT INTO partitions (stream, name, begins) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET begins = excluded.begins WHERE begins = ?",
+            (stream.id, name, begins, _IMPORTED),
         )
         partition, began = connection.execute(
             "SELECT id, begins FROM partitions WHERE stream = ? AND name = ?", (stream.id, name)
@@ -114,6 +128,24 @@ def ensure_partitions(
         standings = {lane: standing for lane, standing in _standings(connection, partition).items() if lane in lanes}
         rows[name] = PartitionRow(partition, stream.start if began == "start" else EARLIEST, standings)
     return rows
+
+
+def imported_partition(connection: sqlite3.Connection, identity: str, series: str, name: str) -> tuple[int, int]:
+    """Ids of the stream and the partition that an imported dead letter was read from. Where they are made for it, they
+    count as never listed: whatever reads them later begins as if they were not there."""
+    connection.execute(
+        "INSERT INTO streams (identity, series, start) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (identity, series, _IMPORTED),
+    )
+    (stream,) = connection.execute("SELECT id FROM streams WHERE identity = ?", (identity,)).fetchone()
+    connection.execute(
+        "INSERT INTO partitions (stream, name, begins) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (stream, name, _IMPORTED),
+    )
+    (partition,) = connection.execute(
+        "SELECT id FROM partitions WHERE stream = ? AND name = ?", (stream, name)
+    ).fetchone()
+    return stream, partition
 
 
 def forget_vanished(
@@ -212,11 +244,11 @@ def _ensure_rows(
         key=lambda standing: (standing.ended, standing.position or Position(-1, 0)),
         default=Standing(None, "", 0, now, False),
     )
-    position = smallest.position
+    position, begins = smallest.position, smallest.begins
     for lane in missing:
         connection.execute(
-            "INSERT INTO positions (lane, partition, record, event, decoder, arrived, tip, ended) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO positions (lane, partition, record, event, decoder, arrived, tip, ended, begins) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 lane,
                 partition,
@@ -226,21 +258,28 @@ def _ensure_rows(
                 smallest.arrived,
                 smallest.tip,
                 smallest.ended,
+                begins.isoformat() if isinstance(begins, datetime) else begins and "earliest",
             ),
         )
 
 
 def _standings(connection: sqlite3.Connection, partition: int) -> dict[int, Standing]:
     rows = connection.execute(
-        "SELECT lane, record, event, decoder, arrived, tip, ended FROM positions WHERE partition = ?", (partition,)
+        "SELECT lane, record, event, decoder, arrived, tip, ended, begins FROM positions WHERE partition = ?",
+        (partition,),
     )
     return {
         lane: Standing(
-            None if record is None else Position(int(record), END if event is None else event),
-            decoder,
-            arrived,
-            tip,
-            bool(ended),
+            position_of(record, event), decoder, arrived, tip, bool(ended), None if begins is None else _start(begins)
         )
-        for lane, record, event, decoder, arrived, tip, ended in rows
+        for lane, record, event, decoder, arrived, tip, ended, begins in rows
     }
+
+
+def position_of(record: str | None, event: int | None) -> Position | None:
+    """A stored position."""
+    return None if record is None else Position(int(record), END if event is None else event)
+
+
+def _start(stored: str) -> Start:
+    return EARLIEST if stored == "earliest" else datetime.fromisoformat(stored)

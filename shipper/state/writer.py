@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 
 from shipper.clock import Clock
 from shipper.errors import StateError
+from shipper.state.file import damaged
+from shipper.state.refusal import is_damage
+from shipper.state.room import Room
+from shipper.state.upkeep import Upkeep
 
 log = logging.getLogger("shipper.state")
 
@@ -33,13 +37,15 @@ class Writer:
     """Applies changes to the state file. ``run`` is the body of its thread; ``blocked`` says why nothing commits.
 
     A change may be applied several times before it is committed: what must happen once belongs into ``committed``,
-    which is called with what the change returned, after the commit.
+    which is called with what the change returned, after the commit. ``room``: whose ballast is given up when the disk
+    is full. While nothing waits, pages that deletions have freed go back to the disk.
     """
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock, room: Room | None = None) -> None:
         self.blocked: str | None = None
         self._connection = connection
         self._clock = clock
+        self._upkeep = Upkeep(connection, clock, room)
         self._waiting: deque[_Waiting] = deque()
         self._condition = threading.Condition()
         self._urgent = False
@@ -80,25 +86,34 @@ class Writer:
     def run(self, pulse: Callable[[], None]) -> None:
         """Commits until ``close`` was called and nothing waits any more. ``pulse`` is called at each turn."""
         group: list[_Waiting] = []
+        more_upkeep = False
         try:
             while True:
                 pulse()
                 with self._condition:
-                    self._condition.wait_for(lambda: self._waiting or self._closing, timeout=1.0)
-                    if not self._waiting:
-                        if self._closing:
-                            return
-                        continue
+                    timeout = 0.0 if more_upkeep else 1.0
+                    self._condition.wait_for(lambda: self._waiting or self._closing, timeout=timeout)
+                    if not self._waiting and self._closing:
+                        return
                     group = list(self._waiting)
                     self._waiting.clear()
                     urgent, self._urgent = self._urgent, False
                     self._pause.clear()
+                if not group:
+                    more_upkeep = self._upkeep.turn(idle=True)
+                    continue
+                more_upkeep = False
                 if not self._commit_until_done(group, pulse):
                     return
                 if not urgent and not self._closing:
+                    if not self._waiting:
+                        self._upkeep.turn(idle=False)
                     self._clock.wait(self._pause, COMMIT_INTERVAL)
         except BaseException as error:
             self._dead = error
+            if is_damage(error):
+                (_, _, path), *_ = self._connection.execute("PRAGMA database_list").fetchall()
+                raise damaged(path, error, "stopped; positions stand where they were") from error
             raise
         finally:
             self._refuse_the_rest(group)
@@ -137,6 +152,8 @@ class Writer:
                 results = self._commit(group)
                 break
             except sqlite3.OperationalError as error:
+                if self._upkeep.make_room(error):
+                    continue
                 # A full or read-only disk ends by itself; until then nothing is lost: positions simply stand still.
                 if self.blocked is None:
                     log.warning("state: the disk refuses a commit (%s); everything is kept and tried again", error)
@@ -175,7 +192,9 @@ class Writer:
                     results.append(change(connection))
                 except sqlite3.OperationalError:
                     raise
-                except Exception as error:  # noqa: BLE001 - goes to whoever handed the change in
+                except Exception as error:
+                    if is_damage(error):
+                        raise
                     connection.execute("ROLLBACK TO change")
                     results.append(error)
                 connection.execute("RELEASE change")

@@ -277,3 +277,44 @@ def test_an_unknown_arrival_is_absent() -> None:
     event = decoder.decode(Record(2, b'{"command":"SELECT","dbUserName":"x"}', 0), "2").events[0]
     assert event.arrived is None
     assert (event.time, event.tags) == ("1970-01-01T00:00:00.000000Z", ["time_from_arrival"])
+
+
+AURORA = (
+    b'{"logTime":"2024-03-05 11:22:33.233787+00","type":"record","command":"QUERY","class":"MAIN","serverType":"MySQL",'
+    b'"commandText":"SELECT 1","startTime":"2024-03-05 11:22:33.233700+00","endTime":"2024-03-05 11:22:33.233788+00"%s}'
+)
+
+
+def test_sound_events_are_decoded_together_as_each_is_alone() -> None:
+    decoder = RecordDecoder(Origin("orders", "shard-1", facts={"cluster_id": "cluster-A"}), Keys())
+    several = [Record(number, AURORA % (b',"pid":%d' % number), number * 10**9) for number in range(5)]
+    alone = [decoder.decode(one, str(one.position)) for one in several]
+    events, raw = decoder.events(several, str)
+    assert list(events) == [one.events[0] for one in alone]
+    assert list(raw) == [one.raw[0] for one in alone]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        record(EVENT),
+        b"garbage",
+        AURORA % b',"unknown":1',
+        AURORA % b',"remotePort":"none"',
+        AURORA % b',"dbUserName":"\xff"',
+        AURORA % b"\n",
+        AURORA.replace(b'"record"', b'"heartbeat"') % b"",
+        AURORA.replace(b"MySQL", b"Unheard-of") % b"",
+        AURORA.replace(b'"QUERY"', b"null") % b"",
+        (AURORA % b"")[:-1],
+        AURORA % (b',"errorMessage":"%s"' % (b"x" * (1 << 20))),
+    ],
+)
+def test_together_they_end_before_what_is_no_sound_event(other: bytes) -> None:
+    decoder = RecordDecoder(Origin("orders", "shard-1"), Keys(), max_record_bytes=1 << 20)
+    sound = Record(1, AURORA % b"", 0)
+    before = decoder.decode(sound, "1")
+    events, _raw = decoder.events([sound, Record(2, other, 0), sound], str)
+    assert list(events) == before.events
+    assert decoder.events([Record(2, other, 0)], str) == ([], [])
+    assert decoder.decode(sound, "1") == before

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shipper.decode.times import from_nanoseconds, timestamp
+from shipper.decode.times import from_nanoseconds, timestamp, timestamps
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,16 @@ def test_a_time_that_was_written_is_read_as_the_same(nanoseconds: int) -> None:
 def test_any_text_is_a_time_or_none(text: str) -> None:
     stamp = timestamp(text)
     assert stamp is None or stamp[0].endswith("Z")
+
+
+@given(st.text(alphabet="0123456789 _٣+-:.Z", max_size=30))
+def test_three_at_once_are_what_each_is_alone(tail: str) -> None:
+    known = "2024-03-05 11:22:33.123456+00"
+    assert timestamp(known) is not None
+    assert timestamps(known, known, known) is not None
+    for odd in (known[:20] + tail, known[:26] + tail, known[: 29 - len(tail)] + tail if tail else "", tail):
+        for texts in ((odd, known, known), (known, odd, known), (known, known, odd)):
+            together = timestamps(*texts)
+            if together is not None:
+                alone = [timestamp(text) for text in texts]
+                assert [together[:2], together[2:4], together[4:]] == alone

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import pytest
@@ -26,6 +28,13 @@ class Numbers:
         self.made = 0
         self.size = 10
 
+    def events(
+        self, records: Sequence[Record], reference: Callable[[int], str]
+    ) -> tuple[Sequence[Event], Sequence[bytes]]:
+        """``e`` is an event that stands for itself."""
+        alone = list(takewhile(lambda record: record.data == b"e", records))
+        return [self._event(reference(record.position)) for record in alone], [b"y" * self.size] * len(alone)
+
     def decode(self, record: Record, reference: str) -> Decoded:
         if record.data == b"k":
             raise Held("key_disabled", "no key")
@@ -33,7 +42,7 @@ class Numbers:
             return Decoded([], [], refused=[Refused(None, Reason.SHAPE, "x")])
         if record.data == b"h":
             return Decoded([], [], heartbeats=1, instance="db-1")
-        events = [self._event(reference) for _ in range(int(record.data))]
+        events = [self._event(reference) for _ in range(1 if record.data == b"e" else int(record.data))]
         return Decoded(events, [b"y" * self.size] * len(events), b'{"list":[')
 
     def _event(self, reference: str) -> Event:
@@ -73,6 +82,23 @@ def test_a_chunk_says_where_its_events_stand() -> None:
     assert [one.chunk.position(index) for index in range(4)] == [(1, 0), (1, 1), (3, 0), (3, END)]
     assert (one.chunk.count, one.chunk.arrived) == (3, 30)
     assert one.engines == {"oracle": 3}
+
+
+def test_events_that_stand_for_themselves_have_their_records_positions() -> None:
+    (one,) = prepare(records(b"e", b"e", b"2", b"e", b"x"), routes({"a": {}}))
+    ends = [(1, 0), (2, 0), (3, 0), (3, 1), (4, 0), (5, END)]
+    assert [one.chunk.position(index) for index in range(6)] == ends
+    assert one.chunk.refused == [(4, "shape")]
+    assert len(one.shares[0].events) == 5
+
+
+def test_events_that_stand_for_themselves_are_bounded_like_others() -> None:
+    chunks = prepare(records(*[b"e"] * 2500), routes({"a": {}}))
+    assert [one.chunk.count for one in chunks] == [1000, 1000, 500]
+    decoder = Numbers()
+    decoder.size = MAX_BYTES // 100
+    chunks = prepare(records(*[b"e"] * 200), routes({"a": {}}), decoder)
+    assert [one.chunk.count for one in chunks] == [50, 50, 50, 50]
 
 
 def test_a_chunk_is_bounded_by_events() -> None:

@@ -29,7 +29,7 @@ def written(
     frame: bytes = FRAME,
 ) -> bytes:
     table = {"type": settings} if isinstance(settings, str) else settings
-    return compile_format(FormatSettings.model_validate(table), labels)(subject, raw, frame)
+    return compile_format(FormatSettings.model_validate(table), labels)([subject], [raw], [frame])[0]
 
 
 SCALARS: dict[Kind, st.SearchStrategy[Any]] = {
@@ -94,7 +94,8 @@ def test_labels_follow_each_event() -> None:
     encode = compile_format(FormatSettings(), {"siem": "x"})
     first, second = {"a": "1"}, {"a": "2"}
     found = [
-        json.loads(encode(event(labels=labels), b"", b""))["labels"] for labels in (None, first, second, first, None)
+        json.loads(encode([event(labels=labels)], [b""], [b""])[0])["labels"]
+        for labels in (None, first, second, first, None)
     ]
     assert found == [
         {"siem": "x"},

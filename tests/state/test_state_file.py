@@ -76,11 +76,13 @@ def test_a_second_shipper_on_the_same_file_is_refused_and_told_who_has_it(path: 
         pass
 
 
-def test_a_damaged_file_is_refused_with_its_name(path: Path) -> None:
+def test_a_damaged_file_is_refused_with_its_name_and_with_how_to_go_on(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database, and long enough to be looked at" * 100)
-    with pytest.raises(StateError, match="cannot be opened: file is not a database"):
+    with pytest.raises(StateError, match=r"shipper\.db is damaged: file is not a database; .* restore it.* rescue"):
         open_state(path)
+    with pytest.raises(StateError, match=r"is damaged: .*; nothing was read; restore it"):
+        read_state(path)
 
 
 def test_a_missing_file_cannot_be_read(path: Path) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -68,7 +68,7 @@ class Receiver:
         self._control = _Server(_bound(0), _control(self))
         self.control_url = f"http://127.0.0.1:{self._control.server_port}"
 
-    def __enter__(self) -> Receiver:
+    def __enter__(self) -> Self:
         self._control.begin()
         self.start()
         return self

@@ -15,10 +15,22 @@ import msgspec
 
 from shipper.decode import Origin
 from shipper.decode.ids import Ids
-from shipper.decode.times import from_nanoseconds, timestamp
+from shipper.decode.times import from_nanoseconds, timestamp, timestamps
 from shipper.event import SCHEMA_VERSION, Event
 
-__all__ = ["FIELDS", "NO_FIELDS", "TIME_FROM_ARRIVAL", "Activity", "Int", "Reading", "address", "as_text", "unquote"]
+__all__ = [
+    "FIELDS",
+    "NO_FIELDS",
+    "TIME_FROM_ARRIVAL",
+    "Activity",
+    "Int",
+    "Reading",
+    "address",
+    "addresses",
+    "as_text",
+    "ports",
+    "unquote",
+]
 
 #: Set where an event's time is that of its arrival, because the engine's is missing or cannot be read.
 TIME_FROM_ARRIVAL = "time_from_arrival"
@@ -75,17 +87,19 @@ _KEEP = 8192
 #: A quarter of the time of ``copy.copy``, and half of what it takes to name the fields again.
 _copy: Callable[[Event], Event] = Event.__copy__  # type: ignore[attr-defined]  # msgspec's stubs leave it out
 _NOWHERE = (None, None)
-_ports: dict[str | int | None, int] = {}
-_addresses: dict[str | None, tuple[str | None, str | None]] = {}
+
+#: What ``port`` and ``address`` have found: the look-up is worth writing where they would be called for every event.
+ports: dict[str | int | None, int] = {}
+addresses: dict[str | None, tuple[str | None, str | None]] = {}
 
 
 def address(text: str | None) -> tuple[str | None, str | None]:
     """An address in its canonical form, or a host's name: exactly one of both, or none where there is no text."""
-    known = _addresses.get(text)
+    known = addresses.get(text)
     if known is None:
-        if len(_addresses) >= _KEEP:
-            _addresses.clear()
-        known = _addresses[text] = _address(text)
+        if len(addresses) >= _KEEP:
+            addresses.clear()
+        known = addresses[text] = _address(text)
     return known
 
 
@@ -164,6 +178,20 @@ class Reading:
         ``own`` is the activity's compact JSON. ``logged_at_end``: without an ``endTime``, ``logTime`` is it.
         """
         event = _copy(self.event)
+        log_time, start_time, end_time = activity.log_time, activity.start_time, activity.end_time
+        stamps = timestamps(log_time, start_time, end_time) if log_time and start_time and end_time else None
+        if stamps is not None:
+            event.time, nanoseconds, event.started, begun, event.ended, ended = stamps
+            if ended >= begun:
+                event.duration_ns = ended - begun
+        else:
+            nanoseconds = self._times(event, activity, logged_at_end)
+        event.id = self.ids.event(nanoseconds, own)
+        event.engine = self.engine
+        return event
+
+    def _times(self, event: Event, activity: Activity, logged_at_end: bool) -> int:
+        """Sets the event's times, each on its own; returns that of the event, in nanoseconds."""
         log_time, start_time = activity.log_time, activity.start_time
         stamp = timestamp(log_time) if log_time else None
         started = timestamp(start_time) if start_time else None
@@ -184,9 +212,7 @@ class Reading:
         if stamp is None:
             stamp = self._other_time(event, log_time, started)
         event.time, nanoseconds = stamp
-        event.id = self.ids.event(nanoseconds, own)
-        event.engine = self.engine
-        return event
+        return nanoseconds
 
     def _other_time(self, event: Event, log_time: str | None, started: tuple[str, int] | None) -> tuple[str, int]:
         if log_time:
@@ -212,7 +238,7 @@ class Reading:
 
     def port(self, value: str | int | None) -> int | None:
         """``remotePort``: 0 to 65535; kept in ``extra`` where it is anything else."""
-        number = _ports.get(value)
+        number = ports.get(value)
         if number is not None:
             return number
         number = self.integer(value, "remotePort")
@@ -221,7 +247,7 @@ class Reading:
         if not 0 <= number <= 0xFFFF:
             self.misfits.append("remotePort")
             return None
-        if len(_ports) >= _KEEP:
-            _ports.clear()
-        _ports[value] = number
+        if len(ports) >= _KEEP:
+            ports.clear()
+        ports[value] = number
         return number

@@ -104,6 +104,10 @@ def mysql_query(statement: str) -> Kind:
         simple = _MYSQL_SIMPLE.get(verb.upper())
         if simple is not None:
             return simple if simple is not _SELECT or not selects_into_file(statement) else _SELECT_INTO
+    return _mysql_short(statement) if len(statement) <= _SHORT else _mysql_words(statement)
+
+
+def _mysql_words(statement: str) -> Kind:
     words = leading_words(statement)
     if not words:
         return UNKNOWN
@@ -123,6 +127,10 @@ def mysql_query(statement: str) -> Kind:
     return category, action or verb.lower()
 
 
+#: COMMIT, SET autocommit=0, SHOW WARNINGS ...: the same few texts, over and over.
+_mysql_short = lru_cache(maxsize=1024)(_mysql_words)
+
+
 def _mysql_set(statement: str, words: Sequence[str]) -> Kind:
     category, action = of_words(words, typed=True)
     if category == "session" and mentions(statement, _SERVER_AUDIT, mysql=True):
@@ -138,3 +146,5 @@ _MYSQL_SIMPLE: dict[str, Kind] = {
     **{verb: VERBS[verb] for verb in ("INSERT", "UPDATE", "DELETE", "REPLACE", "CALL", "SHOW")},
 }
 _SIMPLE_LENGTH = max(map(len, _MYSQL_SIMPLE)) + 1
+#: Characters of a statement that may well come again.
+_SHORT = 64

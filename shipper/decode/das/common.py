@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shipper.decode.das.activity import NO_FIELDS, Activity, Reading, address, as_text
+from shipper.decode.das.activity import NO_FIELDS, Activity, Reading, address, addresses, as_text, ports
 from shipper.decode.das.native_fields import native_fields
 from shipper.event import Event
 
@@ -19,37 +19,74 @@ def common(activity: Activity, own: bytes, reading: Reading, *, logged_at_end: b
     if activity.engine_native_audit_fields is not NO_FIELDS or activity.dbid is not None:
         native = native_fields(activity, reading)
     event = reading.start(activity, own, logged_at_end=logged_at_end)
-    event.native = native
+    if native is not None:
+        event.native = native
+    # From here on every line runs for every event. Nothing is set that the event would not have (it begins without),
+    # and a function is called only for what is not as the engines mostly write it.
     code = activity.exit_code
-    event.code = (code or None) if type(code) is str else as_text(code)
-    event.error = activity.error_message or None
-    event.user = activity.db_user_name or None
-    event.database = activity.database_name or None
-    event.command = activity.command or None
-    event.class_ = activity.class_ or None
+    if code is not None:
+        event.code = (code or None) if type(code) is str else as_text(code)
+    if text := activity.error_message:
+        event.error = text
+    if text := activity.db_user_name:
+        event.user = text
+    if text := activity.database_name:
+        event.database = text
+    if text := activity.command:
+        event.command = text
+    if text := activity.class_:
+        event.class_ = text
     if activity.param_list:
         event.parameters = _parameters(activity.param_list)
-    rows = activity.row_count
-    event.rows = rows if rows is None or type(rows) is int else reading.integer(rows, "rowCount")
-    event.client_ip, event.client_host = address(activity.remote_host)
-    event.client_port = reading.port(activity.remote_port)
-    event.client_application = activity.client_application or None
-    event.server_ip, event.server_host = address(activity.server_host)
-    event.server_version = activity.server_version or None
-    event.service = activity.service_name or None
-    session = activity.session_id
-    event.session_id = (session or None) if type(session) is str else as_text(session)
-    statement = activity.statement_id
-    event.statement_id = str(statement) if type(statement) is int else as_text(statement)
-    event.substatement_id = "1" if activity.substatement_id == 1 else as_text(activity.substatement_id)
-    transaction = activity.transaction_id
-    if transaction is not None and transaction != "0":
-        event.transaction_id = _identifier(transaction)
-    pid = activity.pid
-    event.pid = pid if pid is None or type(pid) is int else reading.integer(pid, "pid")
-    event.db_protocol = activity.db_protocol or None
-    event.network_protocol = activity.net_protocol or None
+    number = activity.row_count
+    if number is not None:
+        event.rows = number if type(number) is int else reading.integer(number, "rowCount")
+    if host := activity.remote_host:
+        ip, name = addresses.get(host) or address(host)
+        if ip is not None:
+            event.client_ip = ip
+        else:
+            event.client_host = name
+    number = activity.remote_port
+    if number is not None:
+        event.client_port = ports.get(number) or reading.port(number)
+    if text := activity.client_application:
+        event.client_application = text
+    if host := activity.server_host:
+        ip, name = addresses.get(host) or address(host)
+        if ip is not None:
+            event.server_ip = ip
+        else:
+            event.server_host = name
+    _connection(event, activity, reading)
     return event
+
+
+def _connection(event: Event, activity: Activity, reading: Reading) -> None:
+    """The server's side of the connection, and the identifiers in it."""
+    if text := activity.server_version:
+        event.server_version = text
+    if text := activity.service_name:
+        event.service = text
+    identifier = activity.session_id
+    if identifier is not None:
+        event.session_id = (identifier or None) if type(identifier) is str else as_text(identifier)
+    identifier = activity.statement_id
+    if identifier is not None:
+        event.statement_id = str(identifier) if type(identifier) is int else as_text(identifier)
+    identifier = activity.substatement_id
+    if identifier is not None:
+        event.substatement_id = "1" if identifier == 1 else as_text(identifier)
+    identifier = activity.transaction_id
+    if identifier is not None and identifier != "0":
+        event.transaction_id = _identifier(identifier)
+    number = activity.pid
+    if number is not None:
+        event.pid = number if type(number) is int else reading.integer(number, "pid")
+    if text := activity.db_protocol:
+        event.db_protocol = text
+    if text := activity.net_protocol:
+        event.network_protocol = text
 
 
 def _identifier(value: str | int | None) -> str | None:

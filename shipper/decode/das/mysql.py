@@ -24,6 +24,7 @@ _OK = (None, "0")
 
 #: Names between commas or dots; a comma or a dot in backticks belongs to the name.
 _NAMES = re.compile(r"(?:[^`,]++|`(?:[^`]++|``)*+`?)++")
+_SEVERAL = re.compile(r"[,.`]")
 _PARTS = re.compile(r"(?:[^`.]++|`(?:[^`]++|``)*+`?)++")
 
 
@@ -55,10 +56,10 @@ def event(activity: Activity, own: bytes, reading: Reading) -> Event:
         event.statement = text
     if object_name:
         event.object_type = activity.object_type or None
-        if "," in object_name or "." in object_name or "`" in object_name:
-            _objects(event, object_name)
-        else:
+        if object_name.isidentifier() or not _SEVERAL.search(object_name):
             event.object = object_name
+        else:
+            _objects(event, object_name)
     return event
 
 

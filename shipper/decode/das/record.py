@@ -5,7 +5,7 @@ Source: "Monitoring database activity streams" in the Amazon Aurora and Amazon R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import msgspec
@@ -19,6 +19,7 @@ from shipper.decode.das.postgresql import event as postgresql_event
 from shipper.decode.das.postgresql import unknown as unknown_event
 from shipper.decode.das.rds import oracle_event, sqlserver_event
 from shipper.decode.json_text import (
+    COMPACT_EVENT,
     NotJson,
     check,
     compact,
@@ -30,6 +31,7 @@ from shipper.decode.json_text import (
     replace_lone_surrogates,
 )
 from shipper.event import Event
+from shipper.source import Record as Source
 
 __all__ = ["MAX_EVENTS", "RECORD_TYPE", "Record", "Records", "refusal"]
 
@@ -127,7 +129,39 @@ class Records:
         instance = reading.event.instance_id or ""
         if found is None:
             return Decoded(events=[], raw=[], heartbeats=1, instance=instance)
-        return Decoded(events=[found[0]], raw=[found[1]], instance=instance)
+        return Decoded([found[0]], [found[1]], instance=instance)
+
+    def sound(
+        self, records: Sequence[Source], reference: Callable[[int], str], max_bytes: int
+    ) -> tuple[list[Event], list[bytes]]:
+        """The events of the first records that are each one compact, sound event of an engine that is known: what
+        ``bare`` makes of them, without what it takes to tell what else a record might be (a seventh of the time)."""
+        reading = self._alone
+        known = self._engines.get
+        events: list[Event] = []
+        raws: list[bytes] = []
+        try:
+            for record in records:
+                raw = record.data
+                if not raw.startswith(COMPACT_EVENT) or len(raw) > max_bytes or b"\n" in raw:
+                    break
+                activity = _decode_activity(raw)
+                found = known(activity.server_type)
+                if found is None or activity.type != "record" or activity.command is None or activity.log_time is None:
+                    break
+                reading.begin(reference(record.position), record.arrived)
+                reading.engine, build = found
+                event = build(activity, raw, reading)
+                if reading.misfits:
+                    break
+                if event.category == "authentication" and event.statement is not None:
+                    _move_login_message(event)
+                events.append(event)
+                raws.append(raw)
+        except _UNREADABLE:
+            pass  # for ``bare`` to say what is wrong with it
+        reading.misfits = []
+        return events, raws
 
     def _event(self, raw: bytes, reading: Reading, version: str, *, bare: bool) -> tuple[Event, bytes] | None:
         """What one element of a record is, with its own JSON; ``None`` for a heartbeat. Raises ``Undecodable``."""

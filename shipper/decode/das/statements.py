@@ -107,8 +107,7 @@ def main_verb(statement: str) -> str | None:
 
 def selects_into_file(statement: str) -> bool:
     """Whether a MySQL SELECT writes a file (``INTO OUTFILE``, ``INTO DUMPFILE``; Aurora: into S3)."""
-    lowered = statement.lower()
-    if "outfile" not in lowered and "dumpfile" not in lowered:
+    if "file" not in statement.lower():
         return False
     before = ""
     for kind, text in _tokens(statement, mysql=True):

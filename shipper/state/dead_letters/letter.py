@@ -86,12 +86,12 @@ class Filter:
     source: str | None = None
     after: int | None = None
 
-    def where(self) -> tuple[str, list[object]]:
-        """An SQL condition and its parameters."""
+    def where(self, by_age: bool = False) -> tuple[str, list[object]]:
+        """An SQL condition and its parameters. ``by_age``: the order does not matter, an index on it may be walked."""
         tests: list[tuple[str, object]] = [
             ("output = ?", self.output),
             ("reason = ?", self.reason),
-            ("last >= ?", self.since),
+            ("last >= ?" if by_age else "+last >= ?", self.since),
             ("dead_letters.id = ?", self.id),
             (
                 "dead_letters.id IN (SELECT value FROM json_each(?))",

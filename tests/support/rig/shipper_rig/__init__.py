@@ -92,7 +92,7 @@ class RigOutput(Output[RigSettings]):
 
 def _report(answer: Any) -> Report:
     if "held" in answer:
-        raise Held(answer.get("reason", "refused"), answer["held"])
+        raise Held(answer.get("reason", "refused"), answer["held"], "tell the receiver to behave")
     if "raise" in answer:
         failure = _failure(answer["raise"])
         error = _ERRORS[failure.outcome]

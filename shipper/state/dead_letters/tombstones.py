@@ -1,0 +1,31 @@
+"""What was replayed or purged may be read again by a lane that is behind: tombstones keep it from coming back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+#: A lane that owes what lies at this row's key may still meet it. Padded text compares as the numbers do; `event` NULL
+#: is a finished record.
+_BEHIND = (
+    "EXISTS (SELECT 1 FROM positions JOIN lanes ON lanes.id = positions.lane "
+    "WHERE positions.partition = {0}.partition AND {0}.output IN ('*', lanes.name) AND NOT positions.ended "
+    "AND (positions.record IS NULL OR positions.record < {0}.record "
+    "OR (positions.record = {0}.record AND positions.event IS NOT NULL)))"
+)
+
+
+def bury(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Deletes dead letters; those that some lane may still meet leave a tombstone."""
+    rows = [(letter,) for letter in ids]
+    connection.executemany(
+        "INSERT OR IGNORE INTO tombstones SELECT partition, record, ordinals, output FROM dead_letters "  # noqa: S608 - made of our own words
+        f"WHERE id = ? AND {_BEHIND.format('dead_letters')}",
+        rows,
+    )
+    connection.executemany("DELETE FROM dead_letters WHERE id = ?", rows)
+
+
+def forget_tombstones(connection: sqlite3.Connection) -> int:
+    """Removes those that every lane is past; how many."""
+    return connection.execute(f"DELETE FROM tombstones WHERE NOT {_BEHIND.format('tombstones')}").rowcount  # noqa: S608 - made of our own words
