@@ -89,6 +89,7 @@ class Decoded(msgspec.Struct, gc=False):
     ``raw[i]`` is the engine's own JSON of ``events[i]``, compact, one line; ``frame`` is the decrypted record's JSON
     up to and with the ``[`` of its list of events (empty where there was no such record): ``frame + raw + b"]}"`` is
     what the format ``raw`` writes. ``heartbeats`` counts heartbeat events; ``instance`` names the database instance.
+    ``ordinals[i]`` is the index of ``events[i]`` in the record's list; ``None``: it is ``i``, for nothing was left out.
     """
 
     events: list[Event]
@@ -97,6 +98,7 @@ class Decoded(msgspec.Struct, gc=False):
     refused: list[Refused] = []
     heartbeats: int = 0
     instance: str = ""
+    ordinals: list[int] | None = None
 
 
 class Decoder(Protocol):

@@ -1,10 +1,15 @@
-"""Makes dead letters of events."""
+"""Makes dead letters of events and of records."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 
-from shipper.state.dead_letters import DeadLetter
+from shipper.decode import Refused
+from shipper.source import Record, Source
+from shipper.state.dead_letters import EVERY_OUTPUT, DeadLetter
 from shipper.state.spool import Place
 
 #: Characters of a destination's words that a dead letter keeps.
@@ -36,6 +41,34 @@ def event_letter(
         raw=raw,
         event_id=_event_id(native),
         attempts=attempts,
+    )
+
+
+def record_letter(
+    source: Source[Any],
+    stream: int,
+    partition: int,
+    record: Record,
+    parts: Sequence[Refused],
+    now: float,
+    lanes: tuple[int, ...],
+) -> DeadLetter:
+    """The dead letter of a record, or of those parts of it that could not be decoded, owed to ``lanes`` (ids)."""
+    return DeadLetter(
+        stream=stream,
+        partition=partition,
+        record=record.position,
+        reference=source.reference(record.position),
+        ordinals=tuple(part.ordinal for part in parts if part.ordinal is not None),
+        output=EVERY_OUTPUT,
+        source=source.name,
+        reason=str(parts[0].reason),
+        detail=parts[0].detail,
+        time=now,
+        arrived=record.arrived,
+        data=record.data,
+        resource_id=source.resource_id,
+        lanes=lanes,
     )
 
 

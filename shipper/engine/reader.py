@@ -1,4 +1,7 @@
-"""Reads one partition: gives every lane its share of every chunk, and waits for the slowest of them."""
+"""Reads one partition: gives every lane its share of every chunk, and waits for the slowest of them.
+
+What cannot be decoded now, and what follows it, goes to the source's keeper.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,18 @@ from shipper.clock import Clock
 from shipper.decode import Refused
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.holds import Holds
+from shipper.engine.keeper import Keeper
 from shipper.engine.lane import Lane
 from shipper.engine.ledger import Ledger
+from shipper.engine.letters import record_letter
 from shipper.engine.prepare import Prepare, Prepared
 from shipper.engine.threads import Pulse
+from shipper.engine.unpacking import decodes, since
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
 from shipper.source import END, Partition, Position, Read, Record, Source, Start
-from shipper.state import dead_letters, positions
-from shipper.state.dead_letters import EVERY_OUTPUT, DeadLetter
+from shipper.state import dead_letters, gaps, positions
+from shipper.state.kept_records import KeptRecord
 from shipper.state.positions import PartitionRow, Stream
 from shipper.state.writer import Writer
 
@@ -29,6 +35,8 @@ log = logging.getLogger("shipper.engine")
 
 #: Seconds between two notes in the state file that a reader stood at the tip.
 TIP_INTERVAL = 30.0
+#: Seconds between two looks at whether what stands before kept records has gone to the spools.
+LOOK = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Reader:
         row: PartitionRow,
         lines: Sequence[Line],
         prepare: Prepare,
+        keeper: Keeper,
         *,
         once: bool,
         closed: bool,
@@ -65,7 +74,13 @@ class Reader:
         self._partition = partition
         self._row = row
         self._lines = lines
+        self._lanes = [line.lane for line in lines]
         self._prepare = prepare
+        self._keeper = keeper
+        # Seconds for which what cannot be decoded is tried again from memory, and since when that is so.
+        self._after = min((lane.settings.spool.after for lane in self._lanes), default=0.0)
+        self._held_since: float | None = None
+        self._passed = -1
         self._once = once
         self._closed = closed
         self._writer = writer
@@ -127,35 +142,136 @@ class Reader:
         return min(known) if len(known) == len(settled) else self._row.begin
 
     def _pass_on(self, records: Sequence[Record], pulse: Pulse) -> bool:
-        """Gives the records to the lanes; false when the reader was stopped before all of them had theirs."""
-        passed = -1
+        """Gives the records to the lanes, or to the keeper; false when the reader was stopped before all were given."""
         while records:
+            if self._keeper.takes(self._row.id):
+                return self._set_aside(records, pulse)
+            self._passed = -1
             try:
-                for prepared in self._prepare(records):
-                    if not self._offer(prepared, pulse):
+                if not self._decode(records, pulse):
+                    return False
+                held = None
+            except Held as refusal:
+                held = refusal
+            # What stands before the refused key, or before a storm, is with the lanes; the rest is in memory.
+            records = [record for record in records if record.position > self._passed]
+            if held is not None:
+                age = self._held_for()
+                if age >= self._after:
+                    if not self._set_aside(records, pulse):
                         return False
-                    if prepared.chunk.complete:
-                        passed = prepared.chunk.records[-1]
-                return True
-            except Held as held:
-                # What stands before the refused key is with the lanes; the rest is tried again, from memory.
-                records = [record for record in records if record.position > passed]
-                self._hold(held, pulse)
+                    self._keeper.held(held)
+                    self._held_since = None
+                    return True
+                self._hold(held, pulse, self._after - age)
                 if self._stop.is_set():
                     return False
+        return True
+
+    def _held_for(self) -> float:
+        now = self._clock.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        return now - self._held_since
+
+    def _decode(self, records: Sequence[Record], pulse: Pulse) -> bool:
+        """Gives the lanes what the records hold, up to where a storm begins; false when the reader was stopped."""
+        for prepared in self._prepare(records):
+            chunk, storm = prepared.chunk, self._keeper.storm
+            self._held_since = None
+            believed = len(chunk.records)
+            if not prepared.refused:
+                storm.passed()
+            else:
+                believed = storm.judge(decodes(prepared))
+            if believed == len(chunk.records):
+                if not self._offer(prepared, pulse):
+                    return False
+                if chunk.complete:
+                    self._passed = chunk.records[-1]
+                continue
+            # Decoded again, without those that are not believed: once in a storm.
+            first, end = chunk.records[0], chunk.records[believed]
+            for part in self._prepare([record for record in records if first <= record.position < end]):
+                if not self._offer(part, pulse):
+                    return False
+                self._passed = part.chunk.records[-1]
+            return True
         return True
 
     def _offer(self, prepared: Prepared, pulse: Pulse) -> bool:
         if prepared.refused:
             if not self._wait_for_room(pulse):
                 return False
-            self._keep(prepared.refused)
+            self._keep(prepared)
         with pulse.idle():
             for line, share in zip(self._lines, prepared.shares, strict=True):
-                if not line.lane.offer(line.ledger, prepared.chunk, share, self._stop):
+                if not line.lane.offer(line.ledger, prepared.chunk, share, self._stop, self._lanes):
                     return False
         self._metrics.prepared(self._source.name, prepared)
         return True
+
+    def _set_aside(self, records: Sequence[Record], pulse: Pulse) -> bool:
+        """Puts records to the keeper, as they were read, and moves the lanes past them; false when the reader was
+        stopped before that."""
+        while not self._stop.is_set():
+            with pulse.idle():
+                self._writer.wait_while_blocked(self._stop)
+            short = self._keeper.short()
+            if short is not None:
+                self._hold(short, pulse)
+                continue
+            for line in self._lines:
+                if line.ledger.owes:
+                    line.lane.spool_now()
+            if any(line.ledger.owes for line in self._lines):
+                with pulse.idle():
+                    self._clock.wait(self._stop, LOOK)
+                continue
+            if self._keeper.storm.raging:
+                self._keeper.recall()
+            kept = self._kept(records)
+            moves = [
+                (line.lane.id, move)
+                for line in self._lines
+                if (move := line.lane.pass_over(line.ledger, Position(records[-1].position, END), records[-1].arrived))
+            ]
+            with pulse.idle():
+                self._keeper.append(self._row.id, kept, moves)
+            return True
+        return False
+
+    def _kept(self, records: Sequence[Record]) -> list[KeptRecord]:
+        """The records, each for the lanes that have not settled it."""
+        now = self._clock.now()
+        kept: list[KeptRecord] = []
+        for record in records:
+            owed: dict[tuple[int, ...], list[int]] = {}
+            for line in self._lines:
+                settled = line.ledger.settled
+                if settled is None or settled <= (record.position, 0):
+                    owed.setdefault((), []).append(line.lane.id)
+                elif settled < (record.position, END):
+                    owed.setdefault(since(settled.event, line.ledger.decoder), []).append(line.lane.id)
+            kept += [
+                KeptRecord(
+                    id=0,
+                    stream=self._stream.id,
+                    partition=self._row.id,
+                    source=self._source.name,
+                    record=record.position,
+                    reference=self._source.reference(record.position),
+                    resource_id=self._source.resource_id,
+                    arrived=record.arrived,
+                    time=now,
+                    lanes=tuple(lanes),
+                    ordinals=ordinals,
+                    replayed=False,
+                    data=record.data,
+                )
+                for ordinals, lanes in owed.items()
+            ]
+        return kept
 
     def _wait_for_room(self, pulse: Pulse) -> bool:
         """Waits while the dead letters are full, or the disk takes none; false when the reader was stopped."""
@@ -170,29 +286,22 @@ class Reader:
                 return True
         return False
 
-    def _keep(self, refused: Sequence[tuple[Record, list[Refused]]]) -> None:
+    def _keep(self, prepared: Prepared) -> None:
         """Puts undecodable records to the dead letters: handed in before any position that passes them."""
+        now = self._clock.now()
         letters = []
-        for record, parts in refused:
-            ordinals = tuple(part.ordinal for part in parts if part.ordinal is not None)
-            letters.append(
-                DeadLetter(
-                    stream=self._stream.id,
-                    partition=self._row.id,
-                    record=record.position,
-                    reference=self._source.reference(record.position),
-                    ordinals=ordinals,
-                    output=EVERY_OUTPUT,
-                    source=self._source.name,
-                    reason=str(parts[0].reason),
-                    detail=parts[0].detail,
-                    time=self._clock.now(),
-                    arrived=record.arrived,
-                    data=record.data,
-                    resource_id=self._source.resource_id,
-                )
-            )
+        for record, parts in prepared.refused:
+            end = Position(record.position, END)
+            owed = (line for line in self._lines if line.ledger.settled is None or line.ledger.settled < end)
+            lanes = tuple(sorted(line.lane.id for line in owed))
+            letters.append(record_letter(self._source, self._stream.id, self._row.id, record, parts, now, lanes))
         self._writer.submit(lambda connection: dead_letters.keep(connection, letters), self._letters.kept)
+        row = 0
+        outcomes = decodes(prepared)
+        while row < len(outcomes) and not outcomes[-1 - row]:
+            row += 1
+        if row and self._keeper.storm.note(letters[-row:]):
+            self._keeper.recall()
 
     def _note(self, read: Read) -> None:
         if read.records or (read.lag is not None and read.lag < self._lag):
@@ -217,9 +326,10 @@ class Reader:
             line.lane.end(line.ledger)
         self.ended = True
 
-    def _hold(self, held: Held, pulse: Pulse) -> None:
+    def _hold(self, held: Held, pulse: Pulse, longest: float = float("inf")) -> None:
+        pause = self._holds.hold(self._component, held, self._partition.id)
         with pulse.idle():
-            self._clock.wait(self._stop, self._holds.hold(self._component, held, self._partition.id))
+            self._clock.wait(self._stop, min(pause, longest))
 
     def _report_gap(self) -> None:
         """At start: what the slowest lane has not seen may have expired, when it was away for longer than the source
@@ -245,14 +355,16 @@ class Reader:
         if read.lag is not None:
             self._seen = asked - read.lag
 
-    def _say_gap(self, since: float, until: float) -> None:
+    def _say_gap(self, begin: float, end: float) -> None:
         self._metrics.gap(self._source.name)
+        name, partition, now = self._source.name, self._partition.id, self._clock.now()
+        self._writer.submit(lambda connection: gaps.note(connection, name, partition, begin, end, "expired", now))
         log.error(
             "%s: a gap in %s: what arrived between %s and %s may have expired before it was read; reading goes on",
             self._component,
             self._partition.id,
-            _utc(since),
-            _utc(until),
+            _utc(begin),
+            _utc(end),
         )
 
 

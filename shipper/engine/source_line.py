@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,14 +14,16 @@ from shipper.clock import Clock
 from shipper.decode import Decoder, Origin
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.holds import Holds
+from shipper.engine.keeper import Keeper
 from shipper.engine.lane import Lane
 from shipper.engine.prepare import Prepare, Routes
 from shipper.engine.reader import Line, Reader
+from shipper.engine.spool_disk import SpoolDisk
 from shipper.engine.threads import Pulse, Threads
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
 from shipper.source import Partition, Source
-from shipper.state import positions
+from shipper.state import gaps, positions
 from shipper.state.positions import PartitionRow, Stream
 from shipper.state.writer import Writer
 
@@ -40,8 +44,12 @@ class SourceLine:
         decoder: Callable[[Origin], Decoder],
         origin: Callable[[Source[Any], str], Origin],
         claim: Callable[[str, str], None],
+        everyone: Callable[[], Sequence[Lane]],
         *,
         once: bool,
+        reading: bool,
+        storm: int,
+        disk: SpoolDisk,
         threads: Threads,
         writer: Writer,
         letters: DeadLetterBox,
@@ -49,6 +57,8 @@ class SourceLine:
         metrics: Metrics,
         clock: Clock,
     ) -> None:
+        """``everyone``: all lanes at work. ``reading``: without it only what was kept is decoded. ``storm``: after how
+        many records in a row that cannot be decoded they are not to blame."""
         self._source = source
         self._lanes = lanes
         self._lane_ids = [lane.id for lane in lanes]
@@ -57,6 +67,7 @@ class SourceLine:
         self._origin = origin
         self._claim = claim
         self._once = once
+        self._reads_on = reading
         self._threads = threads
         self._writer = writer
         self._letters = letters
@@ -72,9 +83,30 @@ class SourceLine:
         self._lock = threading.Lock()
         self._running: dict[str, threading.Thread] = {}
         self._rows: dict[str, PartitionRow] = {}
+        #: Partitions that are finished for good, and what reading them has brought.
+        self._done: set[str] = set()
+        self._reads = 0
+        self._keeping: threading.Thread | None = None
+        self._keeper = Keeper(
+            source,
+            lanes,
+            routes,
+            lambda partition: decoder(origin(source, partition)),
+            everyone,
+            self._changed,
+            threshold=storm,
+            disk=disk,
+            writer=writer,
+            letters=letters,
+            holds=holds,
+            metrics=metrics,
+            clock=clock,
+        )
+        #: Whether all was read to its present end: what is not settled is in a spool, the source's own or an output's.
+        self.all_read = not reading
         #: Seconds that the source keeps a record; ``None``: for ever, or not known yet.
         self.retention: float | None = None
-        #: With ``--once``: everything was read to its present end.
+        #: With ``--once``: everything was read to its present end, and decoded.
         self.finished = threading.Event()
 
     def run(self, pulse: Pulse) -> None:
@@ -86,10 +118,11 @@ class SourceLine:
             try:
                 while not self._stop.is_set():
                     pulse()
-                    with pulse.idle():
-                        idle = self._start_readers(stream, self._source.partitions())
+                    if self._reads_on:
+                        with pulse.idle():
+                            self.all_read = self._start_readers(stream, self._source.partitions())
                     self._holds.release(self._component)
-                    if idle and self._once:
+                    if self.all_read and self._once and self._keeper.empty:
                         self.finished.set()
                         return
                     self._pause(LISTING_INTERVAL, pulse)
@@ -101,17 +134,25 @@ class SourceLine:
         """Reading stops."""
         self._stop.set()
         self._reading.set()
+        self._keeper.stop()
         self._changed.set()
 
     @property
     def reads(self) -> int:
         """How many times anything was read; who waits for progress looks whether it changes."""
-        return sum(reader.reads for reader in list(self._readers.values()))
+        readers = sum(reader.reads for reader in list(self._readers.values()))
+        return self._reads + readers + self._keeper.done
+
+    def kept(self) -> tuple[int, int]:
+        """Records that cannot be decoded yet and wait on disk, and their bytes."""
+        return self._keeper.totals()
 
     def join(self, deadline: float) -> None:
         """Waits for the readers until ``deadline`` (monotonic seconds)."""
         with self._lock:
             running = list(self._running.values())
+        if self._stop.is_set() and self._keeping is not None:
+            running.append(self._keeping)
         for thread in running:
             thread.join(None if deadline == float("inf") else max(0.0, deadline - self._clock.monotonic()))
 
@@ -136,6 +177,9 @@ class SourceLine:
         if self._stream is not None and self._stream.id != stream.id:
             self._leave()
         self._stream = stream
+        self._keeper.open(series)
+        if self._keeping is None:
+            self._keeping = self._threads.start(f"keeper {self._source.name}", self._keeper.run)
         self._report_lost(
             self._writer.call(
                 lambda connection: positions.forget_predecessors(connection, stream, series, self._lane_ids)
@@ -148,13 +192,15 @@ class SourceLine:
         self._reading.set()
         self.join(float("inf"))
         self._reading = threading.Event()
-        self._readers, self._rows = {}, {}
+        self._reads = self.reads - self._keeper.done
+        self._readers, self._rows, self._done = {}, {}, set()
         self._holds.release_all(self._component)
 
     def _start_readers(self, stream: Stream, partitions: Sequence[Partition]) -> bool:
         """Starts what may be read now; says whether nothing is left to read at present."""
         names = [partition.id for partition in partitions]
-        new = [name for name in names if name not in self._rows]
+        self._let_go(names)
+        new = [name for name in names if name not in self._rows and name not in self._done]
         if new:
             now = self._clock.now()
             self._rows |= self._writer.call(
@@ -183,10 +229,23 @@ class SourceLine:
         return all(self._ended(parent) for parent in partition.parents if parent in names)
 
     def _ended(self, name: str) -> bool:
+        if name in self._done:
+            return True
         reader = self._readers.get(name)
         if reader is not None:
             return reader.ended
         return all(standing.ended for standing in self._rows[name].standings.values())
+
+    def _let_go(self, names: Sequence[str]) -> None:
+        """Forgets what is known of partitions that are finished: a source may have many in its life."""
+        listed = set(names)
+        self._done &= listed
+        for name in [name for name in self._rows if name not in self._running and self._ended(name)]:
+            reader = self._readers.pop(name, None)
+            self._reads += reader.reads if reader is not None else 0
+            del self._rows[name]
+            if name in listed:
+                self._done.add(name)
 
     def _start(self, stream: Stream, partition: Partition, closed: bool) -> None:
         row = self._rows[partition.id]
@@ -202,6 +261,7 @@ class SourceLine:
             row,
             lines,
             Prepare(decoder, self._routes, self._source.reference),
+            self._keeper,
             once=self._once,
             closed=closed,
             writer=self._writer,
@@ -225,8 +285,10 @@ class SourceLine:
             self._running[partition.id] = self._threads.start(f"reader {self._source.name} {partition.id}", body)
 
     def _report_lost(self, names: Sequence[str]) -> None:
+        now = self._clock.now()
         for name in names:
             self._metrics.gap(self._source.name)
+            self._writer.submit(functools.partial(_note_gap, source=self._source.name, partition=name, now=now))
             log.error(
                 "%s: a gap: %s is gone and had not been read to its end; what it still held is lost to every output",
                 self._component,
@@ -241,6 +303,10 @@ class SourceLine:
                 if self._clock.wait(self._changed, min(0.5, seconds)):
                     self._changed.clear()
                     return
+
+
+def _note_gap(connection: sqlite3.Connection, source: str, partition: str, now: float) -> None:
+    gaps.note(connection, source, partition, 0.0, now, "vanished", now)
 
 
 def resolve_start(start: str | datetime, now: float) -> str:

@@ -104,21 +104,28 @@ class Records:
         decoded = Decoded(
             events=[], raw=[], refused=[], frame=self._frame(record), instance=reading.event.instance_id or ""
         )
+        left_out: list[int] = []
         for ordinal, raw in enumerate(raws):
             element = bytes(raw)
             if element == _BARE_HEARTBEAT:
                 decoded.heartbeats += 1
+                left_out.append(ordinal)
                 continue
             try:
                 found = self._event(element, reading, version, bare=False)
             except Undecodable as error:
                 decoded.refused.append(Refused(ordinal, error.reason, error.detail))
+                left_out.append(ordinal)
                 continue
             if found is None:
                 decoded.heartbeats += 1
+                left_out.append(ordinal)
             else:
                 decoded.events.append(found[0])
                 decoded.raw.append(found[1])
+        if left_out:
+            gone = frozenset(left_out)
+            decoded.ordinals = [ordinal for ordinal in range(len(raws)) if ordinal not in gone]
         return decoded
 
     def bare(self, data: bytes, position: str, arrived: int, version: str = "") -> Decoded:

@@ -1,0 +1,417 @@
+"""The source's own spool: keeps records that cannot be decoded now, and decodes them first when they can be.
+
+A stream forgets after a day; who disables its key must not win by waiting. So reading goes on, records are kept as they
+were read, in order, and one thread tries the oldest of them again and again (delivery.md, Outcomes).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from shipper.clock import Clock
+from shipper.decode import Decoder
+from shipper.engine.dead_letter_box import DeadLetterBox
+from shipper.engine.holds import Holds
+from shipper.engine.lane import Lane
+from shipper.engine.letters import event_letter
+from shipper.engine.prepare import Routes
+from shipper.engine.source_storm import SourceStorm
+from shipper.engine.spool_disk import SpoolDisk
+from shipper.engine.spooling import Rows
+from shipper.engine.threads import Pulse
+from shipper.engine.unpacking import Piece, Unpacked, Unpacking
+from shipper.errors import Held
+from shipper.observe.metrics import Metrics
+from shipper.source import Source
+from shipper.state import dead_letters, kept_line, kept_records, positions, spool
+from shipper.state.dead_letters import DeadLetter
+from shipper.state.kept_records import KeptRecord
+from shipper.state.positions import Move
+from shipper.state.spool import Spooled, Totals
+from shipper.state.writer import Writer
+
+log = logging.getLogger("shipper.engine")
+
+#: The part of the source that is held while what was kept cannot be decoded.
+PART = "kept records"
+#: Bounds of what is read back at once.
+PAGE_RECORDS = 500
+PAGE_BYTES = 1024 * 1024
+#: Seconds between two looks while nothing changes.
+LOOK = 0.5
+
+
+class Keeper:
+    """The kept records of one source, of all its partitions."""
+
+    def __init__(
+        self,
+        source: Source[Any],
+        lanes: Sequence[Lane],
+        routes: Routes,
+        decoder: Callable[[str], Decoder],
+        everyone: Callable[[], Sequence[Lane]],
+        changed: threading.Event,
+        *,
+        threshold: int,
+        disk: SpoolDisk,
+        writer: Writer,
+        letters: DeadLetterBox,
+        holds: Holds,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        """``lanes`` and their ``routes`` are the source's, ``everyone`` every lane at work; ``decoder`` makes one for a
+        partition (name); ``changed`` is set when nothing is kept any more; ``threshold``: of a storm."""
+        self._source = source
+        self._decoder = decoder
+        self._everyone = everyone
+        self._changed = changed
+        self._disk = disk
+        self._writer = writer
+        self._letters = letters
+        self._holds = holds
+        self._metrics = metrics
+        self._clock = clock
+        self._component = f"source {source.name}"
+        self._unpacking = Unpacking(source, lanes, routes, self._decoder_of, clock)
+        self._stop = threading.Event()
+        self._news = threading.Condition()
+        self._series = ""
+        # Ids up to which the rows at the start, and the replayed rows at the last look, are counted.
+        self._known = 0
+        self._seen: Counter[int] = Counter()
+        self._recalls = 0
+        self._look_due = False
+        self._waiting: Counter[int] = Counter()
+        self._records = 0
+        self._bytes = 0
+        self._probed: Counter[int] = Counter()
+        #: Whether what cannot be decoded is to blame itself.
+        self.storm = SourceStorm(source.name, threshold)
+        #: How many records were decoded, or became dead letters.
+        self.done = 0
+
+    # -- readers -----------------------------------------------------------------------------------------------------
+
+    def open(self, series: str) -> None:
+        """Begins with what the state file holds of a series of streams, before anything is read."""
+        first = not self._series
+        self._series = series
+        self._unpacking.forget_decoders()
+        if first:
+            found = self._writer.call(lambda connection: kept_line.waiting(connection, series))
+            with self._news:
+                self._waiting.update(found.records)
+                self._known = found.last
+                self._records += sum(found.records.values())
+                self._bytes += found.bytes
+
+    def takes(self, partition: int) -> bool:
+        """Whether what is read of a partition (id) is to be kept: there is a storm, or what was read before it waits."""
+        return self.storm.raging or self._waiting[partition] > 0
+
+    def append(self, partition: int, records: Sequence[KeptRecord], moves: Sequence[tuple[int, Move]]) -> None:
+        """Keeps records of a partition behind the others, and moves lanes past them, in one transaction."""
+        with self._news:
+            self._waiting[partition] += len(records)
+            self._records += len(records)
+            self._bytes += sum(len(record.data) for record in records)
+
+        def change(connection: sqlite3.Connection) -> None:
+            kept_records.keep(connection, records)
+            for lane, move in moves:
+                positions.settle(connection, lane, [move], None)
+
+        self._writer.call(change)
+        with self._news:
+            self._news.notify_all()
+
+    def held(self, held: Held) -> None:
+        """A reader could not decode for this reason, and keeps what it reads from now on."""
+        self._holds.hold(self._component, held, PART)
+
+    def recall(self) -> None:
+        """A storm has begun: the dead letters of its row are sent again."""
+        letters = self.storm.take()
+        now = self._clock.now()
+
+        def change(connection: sqlite3.Connection) -> None:
+            kept_line.recall(connection, letters, now)
+            self._letters.count_again(connection)
+
+        if letters:
+            with self._news:
+                self._recalls += 1
+            self._writer.submit(change, self._recalled)
+
+    def short(self) -> Held | None:
+        """Why nothing is kept although it should be."""
+        if not self._disk.short():
+            return None
+        return Held("disk_full", "the disk under the state file is nearly full: nothing is kept, reading waits")
+
+    # -- what others ask -----------------------------------------------------------------------------------------------
+
+    def totals(self) -> tuple[int, int]:
+        """How many records wait, and their bytes."""
+        with self._news:
+            return self._records, max(0, self._bytes)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is kept."""
+        return self._records <= 0 and not (self._recalls or self._look_due or self.storm.raging)
+
+    def stop(self) -> None:
+        """What is kept stays."""
+        self._stop.set()
+        with self._news:
+            self._news.notify_all()
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def run(self, pulse: Pulse) -> None:
+        """The body of the keeper's thread."""
+        while not self._stop.is_set():
+            pulse()
+            try:
+                moved = self._turn(pulse)
+            except Held as held:
+                with pulse.idle():
+                    self._clock.wait(self._stop, self._holds.hold(self._component, held, PART))
+                continue
+            self._holds.release(self._component, PART)
+            if moved and self.empty:
+                self._changed.set()
+            with pulse.idle(), self._news:
+                if not moved and not self._stop.is_set():
+                    # What is being appended is not on disk yet.
+                    self._clock.wait_for_news(self._news, LOOK if self.empty else LOOK / 10)
+
+    def _turn(self, pulse: Pulse) -> bool:
+        """Decodes what can be; says whether anything could. Raises ``Held``. The key of a stream that is no more does
+        not hold up its successor."""
+        streams = self._disk.ask(lambda connection: kept_line.streams(connection, self._series))
+        self._look(streams)
+        if self.empty:
+            return False
+        moved, refusal = False, None
+        if self.storm.raging:
+            for stream in streams:
+                try:
+                    if self._probe(stream):
+                        break
+                except Held as held:
+                    refusal = refusal or held
+            else:
+                raise refusal or self.storm.held()
+        for stream in streams:
+            try:
+                while not self._stop.is_set() and self._work_off(stream, pulse):
+                    moved = True
+                    pulse()
+            except Held as held:
+                refusal = refusal or held
+        if refusal is not None:
+            raise refusal
+        return moved
+
+    def _look(self, streams: Sequence[int]) -> None:
+        """Counts what was replayed, by whomever."""
+        self._look_due = False
+        for stream in streams:
+            after = max(self._known, self._seen[stream])
+            count, size, last = self._disk.ask(
+                lambda connection, stream=stream, after=after: kept_line.replays(connection, stream, after)  # type: ignore[misc] # mypy does not infer it
+            )
+            with self._news:
+                self._seen[stream] = max(after, last)
+                self._records += count
+                self._bytes += size
+
+    def _probe(self, stream: int) -> bool:
+        """In a storm: whether any of the next records can be decoded, or the newest one: who plants a thousand that
+        cannot be must not hold the source for ever."""
+        page = self._page(stream, self._probed[stream])
+        self._probed[stream] = page[-1].id if page else 0
+        newest = self._disk.ask(lambda connection: kept_line.newest(connection, stream))
+        last = [] if newest is None else self._page(stream, newest - 1)
+        for records in (last, page):
+            while records:
+                found = self._unpacking(records)
+                if any(found.outcomes):
+                    self._probed[stream] = 0
+                    self.storm.over()
+                    return True
+                if found.held is not None:
+                    raise found.held
+                records = records[len(found.records) :]
+        return False
+
+    def _work_off(self, stream: int, pulse: Pulse) -> bool:
+        """Decodes a page of the oldest records, and puts what they hold into the spools; false where there is none."""
+        page = self._page(stream, 0)
+        if not page:
+            return False
+        found = self._unpacking(page)
+        if found.letters:
+            self._letters.require_room()
+        believed = self.storm.judge(found.outcomes)
+        if believed < len(found.outcomes):
+            # Those of the row that makes the storm stay where they are.
+            while believed and not found.outcomes[believed - 1]:
+                believed -= 1
+            found = self._unpacking(page[:believed])
+        if found.records:
+            self._hand_over(found, pulse)
+        if self.storm.raging:
+            self.recall()
+            raise self.storm.held()
+        if found.held is not None:
+            raise found.held
+        return True
+
+    def _page(self, stream: int, after: int) -> list[KeptRecord]:
+        return self._disk.ask(
+            lambda connection: kept_records.page(connection, stream, None, after, PAGE_RECORDS, PAGE_BYTES)
+        )
+
+    def _decoder_of(self, partition: int) -> Decoder:
+        name = self._disk.ask(lambda connection: kept_line.partition_name(connection, partition))
+        return self._decoder(name)
+
+    # -- what was decoded ----------------------------------------------------------------------------------------------
+
+    def _hand_over(self, found: Unpacked, pulse: Pulse) -> None:
+        """One transaction takes the records out of here, and puts their events into the spools."""
+        lanes = {lane.id: lane for lane in self._everyone() if lane.id in found.tallies}
+        buried = self._make_room(found, lanes, pulse)
+        if self._stop.is_set():
+            return
+        done = threading.Event()
+        letters = [*found.letters, *buried]
+        with ExitStack() as locks:
+            # A row's number is given and its transaction handed in under its lane's lock, as the lane itself does: so
+            # rows are on disk in the order of their numbers, in which they are read back.
+            for lane in sorted(lanes):
+                locks.enter_context(lanes[lane].lock())
+            rows = [row for lane, pieces in found.pieces.items() for row in self._rows(lane, pieces)]
+            for row in rows:
+                if row.lane in lanes:
+                    lanes[row.lane].adopt(Totals(1, row.events, row.size, row.time))
+            for identifier, lane_at_work in lanes.items():
+                lane_at_work.books.update(found.tallies[identifier])
+            self._writer.submit(_transaction(found, rows, letters), lambda new: self._handed_over(found, new, done))
+        for identifier, lane_at_work in lanes.items():
+            tally = Counter(found.tallies[identifier])
+            tally["offered", ""] += tally.pop(("replayed", ""), 0)
+            self._metrics.count(lane_at_work.name, +tally)
+        for prepared in found.prepared:
+            self._metrics.prepared(self._source.name, prepared)
+        if found.letters and self.storm.note(_of_the_row(found)):
+            self.recall()
+        with pulse.idle():
+            while not done.is_set() and not self._stop.is_set():
+                self._clock.wait(done, LOOK)
+
+    def _handed_over(self, found: Unpacked, new: Sequence[DeadLetter], done: threading.Event) -> None:
+        """After the commit, in the writer's thread: only now readers go on behind them."""
+        self._letters.kept(new)
+        with self._news:
+            for record in found.records:
+                counted = record.id <= self._known or not record.replayed
+                if counted:
+                    self._waiting[record.partition] -= 1
+                    if not self._waiting[record.partition]:
+                        del self._waiting[record.partition]
+                if counted or record.id <= self._seen[record.stream]:
+                    self._records -= 1
+                    self._bytes -= len(record.data)
+            self.done += len(found.records)
+        done.set()
+
+    def _rows(self, lane: int, pieces: Sequence[Piece]) -> Sequence[Spooled]:
+        rows = Rows(lane, self._disk.allocate, self._clock.now())
+        for piece in pieces:
+            rows.add(piece.places, piece.native, piece.raw, piece.time)
+        return rows.finish()
+
+    def _make_room(self, found: Unpacked, lanes: dict[int, Lane], pulse: Pulse) -> list[DeadLetter]:
+        """Waits while the disk, or the spool of a lane, is full. Where ``when_full`` says so, what a lane's spool does
+        not take becomes dead letters, which are returned."""
+        buried: list[DeadLetter] = []
+        with pulse.idle():
+            self._writer.wait_while_blocked(self._stop)
+            for identifier, lane in lanes.items():
+                pieces = found.pieces.get(identifier, [])
+                size = sum(piece.size for piece in pieces)
+                while pieces and not self._stop.is_set() and (full := self._full(lane, size)) is not None:
+                    bury = lane.settings.spool.when_full == "dead_letter" and self._letters.has_room()
+                    if bury and full.reason == "spool_full":
+                        buried += self._bury(found.pieces.pop(identifier), found, lane)
+                        break
+                    self._holds.hold(self._component, full, PART)
+                    self._clock.wait(self._stop, LOOK)
+        return buried
+
+    def _full(self, lane: Lane, size: int) -> Held | None:
+        held = self.short()
+        if held is None and lane.spooled().rows and lane.spooled().bytes + size > lane.settings.spool.max_bytes:
+            held = Held("spool_full", f"the spool of output {lane.name} is full: what was kept waits for room in it")
+        return held
+
+    def _bury(self, pieces: Sequence[Piece], found: Unpacked, lane: Lane) -> list[DeadLetter]:
+        now = self._clock.now()
+        letters = []
+        for piece in pieces:
+            places = [
+                place._replace(ordinal=place.ordinal + number, count=1)
+                for place in piece.places
+                for number in range(place.count)
+            ]
+            for index, (place, native) in enumerate(zip(places, piece.native, strict=True)):
+                raw = None if piece.raw is None else piece.raw[index]
+                detail = "the spool was full and spool.when_full is dead_letter"
+                letters.append(event_letter(place, lane.name, native, raw, "spool_full", detail, now, 1))
+        found.tallies[lane.id]["dead_lettered", "spool_full"] += len(letters)
+        return letters
+
+    def _recalled(self, _: None) -> None:
+        with self._news:
+            self._recalls -= 1
+            self._look_due = True
+            self._news.notify_all()
+
+
+def _transaction(
+    found: Unpacked, rows: Sequence[Spooled], letters: Sequence[DeadLetter]
+) -> Callable[[sqlite3.Connection], Sequence[DeadLetter]]:
+    def change(connection: sqlite3.Connection) -> Sequence[DeadLetter]:
+        known = kept_line.known_lanes(connection)
+        kept_records.delete(connection, [record.id for record in found.records])
+        kept_line.exhume(connection, letters)
+        new = dead_letters.keep(connection, letters)
+        for row in rows:
+            if row.lane in known:
+                spool.insert(connection, row)
+        for lane, tally in found.tallies.items():
+            for (entry, reason), count in tally.items() if lane in known else ():
+                positions.add_to_books(connection, lane, entry, reason, count)
+        return new
+
+    return change
+
+
+def _of_the_row(found: Unpacked) -> list[DeadLetter]:
+    """The dead letters behind the last record that was decoded."""
+    row = 0
+    while row < len(found.outcomes) and not found.outcomes[-1 - row]:
+        row += 1
+    return found.letters[len(found.letters) - row :]
