@@ -60,7 +60,7 @@ class Hold:
 def started(clock: MovedClock | None = None) -> Metrics:
     metrics = Metrics(clock or MovedClock())
     metrics.add_source("orders", 86_400.0)
-    metrics.add_output("siem", ["quiet", "match"], Queue(owed=lambda: (5, 3), bytes=lambda: 700))
+    metrics.add_output("siem", ["quiet", "match"], Queue(owed=lambda: (5, 3, 11), bytes=lambda: 700, spool=lambda: (900, 1000, 5.0)))
     return metrics
 
 
