@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 
-.PHONY: help demo test test-long lint format bench constraints clean
+.PHONY: help demo test test-long test-faults lint format bench constraints clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -21,6 +21,14 @@ test: $(INSTALLED) ## every test but the long ones; what this machine cannot run
 
 test-long: $(INSTALLED) ## the tests that run at full size
 	@$(BIN)/pytest -n 2 --dist loadgroup -m long $(ARGS)
+
+# Other schedules each time; a failure prints the seed that repeats it.
+test-faults: SHIPPER_FAULT_SEED := $(or $(SHIPPER_FAULT_SEED),$(shell date +%s))
+test-faults: ROUNDS ?= 200
+test-faults: $(INSTALLED) ## random schedules of faults: make test-faults ROUNDS=200
+	@echo "schedules from seed $(SHIPPER_FAULT_SEED) on"
+	@SHIPPER_FAULT_SEED=$(SHIPPER_FAULT_SEED) SHIPPER_FAULT_ROUNDS=$(ROUNDS) \
+	  $(BIN)/pytest -n 2 tests/faults/test_schedules.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy, for the packages, the benchmarks and the tests
 	@$(BIN)/ruff check .

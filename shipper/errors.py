@@ -80,6 +80,7 @@ HELD_REASONS = frozenset(
         "unwritable",
         "disk_full",
         "dead_letters_full",
+        "spool_full",
         "storm",
         "refused",
     }

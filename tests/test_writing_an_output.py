@@ -17,7 +17,7 @@ from shipper.event import Event
 from support.environments import REPOSITORY, Environment
 
 PAGE = (REPOSITORY / "docs" / "writing-an-output.md").read_text()
-SHORT, FULL = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+SHORT, FULL, CONTRACT, NASTY = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 PROJECT, CONFIGURATION = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 EVENTS = [
@@ -155,11 +155,44 @@ def test_what_the_endpoint_refuses_for_good_becomes_dead_letters(
     assert (done.returncode, endpoint.lines) == (3, []), done.stderr
 
 
-@pytest.mark.parametrize("module", [SHORT, FULL], ids=["in a few lines", "saying what happened"])
-def test_a_strict_type_checker_accepts_the_pages_code(module: str, tmp_path: Path) -> None:
+def test_the_pages_output_passes_the_contract(environment: Environment, tmp_path: Path) -> None:
+    (environment.site_packages / "shipper_webhook.py").write_text(FULL)
+    said = _pytest(environment, tmp_path, CONTRACT)
+    assert "not supported by this destination: partial: one post has one answer" in said
+    passed = re.search(r"(\d+) passed", said)
+    assert passed is not None
+    assert int(passed[1]) > 60
+
+
+def test_the_contract_finds_what_the_pages_first_output_leaves_out(environment: Environment, tmp_path: Path) -> None:
+    (environment.site_packages / "shipper_webhook.py").write_text(SHORT)
+    said = _pytest(environment, tmp_path, CONTRACT, code=1)
+    assert "test_a_refused_batch_is_reported_so_and_is_taken_afterwards[throttled]" in said
+    assert "the key url has no description" in said
+
+
+def test_the_pages_nasty_output_and_source_do_as_it_says(environment: Environment, tmp_path: Path) -> None:
+    assert "3 passed" in _pytest(environment, tmp_path, NASTY)
+
+
+def _pytest(environment: Environment, folder: Path, tests: str, code: int = 0) -> str:
+    """What pytest says of the page's tests, run beside its plugin."""
+    (folder / "test_shipper_webhook.py").write_text(tests)
+    done = environment.run("python", "-m", "pytest", "-rsf", "-W", "error", folder, cwd=folder, timeout=180)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "tests"),
+    [(SHORT, ""), (FULL, CONTRACT), (FULL, NASTY)],
+    ids=["in a few lines", "saying what happened", "misbehaving"],
+)
+def test_a_strict_type_checker_accepts_the_pages_code(module: str, tests: str, tmp_path: Path) -> None:
     (tmp_path / "shipper_webhook.py").write_text(module)
+    (tmp_path / "test_shipper_webhook.py").write_text(tests)
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", str(REPOSITORY / "pyproject.toml")]
-    checked = [*command, str(tmp_path / "shipper_webhook.py")]
+    checked = [*command, *map(str, tmp_path.iterdir())]
     done = subprocess.run(checked, check=False, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 

@@ -9,8 +9,10 @@ from rich.table import Table
 
 Books = Mapping[str, Mapping[str, Mapping[str, int]]]
 
-#: What an offered event can have become (interface.md, Metrics).
-SETTLED = ("filtered", "delivered", "already_stored", "dead_lettered")
+#: What an event that was offered or replayed can have become for good (delivery.md, The books).
+SETTLED = ("filtered", "delivered", "already_stored", "replayed_out", "purged", "expired")
+#: What takes a dead letter away again.
+TAKEN = ("replayed_out", "purged", "expired")
 
 
 def total(books: Mapping[str, Mapping[str, int]], entry: str) -> int:
@@ -18,31 +20,51 @@ def total(books: Mapping[str, Mapping[str, int]], entry: str) -> int:
     return sum(books.get(entry, {}).values())
 
 
-def balances(books: Mapping[str, Mapping[str, int]]) -> bool:
-    """Whether every event that was offered to the output is accounted for."""
-    return total(books, "offered") == sum(total(books, entry) for entry in SETTLED)
+def dead_letters_now(books: Mapping[str, Mapping[str, int]]) -> int:
+    """How many events and records are among the dead letters at present."""
+    return total(books, "dead_lettered") - sum(total(books, entry) for entry in TAKEN)
 
 
-def show(console: Console, books: Books, owed: Mapping[str, int]) -> None:
-    """Prints one line per output: what it was offered and what became of that. ``owed``: read but not settled; it
-    stays behind the position and is read again."""
+def balances(books: Mapping[str, Mapping[str, int]], spooled: int = 0) -> bool:
+    """Whether every event that was offered to the output is accounted for. ``spooled``: those that are on disk."""
+    owed = total(books, "offered") + total(books, "replayed")
+    return owed == sum(total(books, entry) for entry in SETTLED) + dead_letters_now(books) + spooled
+
+
+def show(console: Console, books: Books, owed: Mapping[str, int], spooled: Mapping[str, int]) -> None:
+    """Prints one line per output: what it was offered and what became of that. ``spooled``: events on disk; ``owed``:
+    read but neither settled nor spooled; they stay behind the position and are read again."""
+    figures = {name: _figures(book, spooled.get(name, 0), owed.get(name, 0)) for name, book in books.items()}
+    # What hardly ever happens is shown where it did.
+    shown = [heading for heading in HEADINGS if heading in ALWAYS or any(line[heading] for line in figures.values())]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("output")
-    for heading in ("offered", "delivered", "already stored", "filtered", "dead letters", "not settled"):
+    for heading in shown:
         table.add_column(heading, justify="right")
     table.add_column("books")
     for name, book in books.items():
         table.add_row(
             name,
-            *(f"{total(book, entry):,}" for entry in ("offered", "delivered", "already_stored", "filtered")),
-            f"{total(book, 'dead_lettered'):,}",
-            f"{owed.get(name, 0):,}",
-            "[green]balance[/green]" if balances(book) else "[red]do not balance[/red]",
+            *(f"{figures[name][heading]:,}" for heading in shown),
+            "[green]balance[/green]" if balances(book, spooled.get(name, 0)) else "[red]do not balance[/red]",
         )
     console.print(table)
     reasons = sorted({reason for book in books.values() for reason in book.get("dead_lettered", {})})
-    if reasons:
+    if any(dead_letters_now(book) for book in books.values()):
         console.print(f"dead letters by reason: {', '.join(reasons)} (see: shipper dead-letters list)")
 
 
-__all__ = ["Books", "balances", "show", "total"]
+def _figures(book: Mapping[str, Mapping[str, int]], spooled: int, owed: int) -> dict[str, int]:
+    lines = {heading: total(book, heading.replace(" ", "_")) for heading in HEADINGS}
+    return {**lines, "dead letters": dead_letters_now(book), "in the spool": spooled, "not settled": owed}
+
+
+#: In the order of what happens to an event.
+HEADINGS = (
+    "offered", "replayed", "delivered", "already stored", "filtered", "dead letters", "replayed out", "purged",
+    "expired", "in the spool", "not settled",
+)  # fmt: skip
+#: Columns that are shown whatever they hold.
+ALWAYS = ("offered", "delivered", "already stored", "filtered", "dead letters", "not settled")
+
+__all__ = ["Books", "balances", "dead_letters_now", "show", "total"]

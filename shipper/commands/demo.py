@@ -60,7 +60,7 @@ def _print(console: Console, summary: Summary) -> None:
         f"\n{summary.generated:,} events in {summary.records:,} records and {summary.heartbeats:,} heartbeats, "
         f"in {summary.seconds:.1f} s: {rate:,.0f} events/s, generating and encrypting included\n"
     )
-    books.show(console, summary.result.books, summary.result.owed)
+    books.show(console, summary.result.books, summary.result.owed, summary.result.spooled)
     planted = ", ".join(f"{reason} {count}" for reason, count in sorted(summary.planted.items()))
     console.print(f"\n{summary.planted.total()} damaged records were planted ({planted});")
     console.print(f"they are dead letters now: shipper dead-letters list -c {summary.folder / 'shipper.toml'}")

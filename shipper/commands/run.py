@@ -31,7 +31,7 @@ def command(config: tuple[Path, ...], once: bool, timeout: float | None, strict:
     """Ship until stopped.
 
     SIGTERM and SIGINT stop reading, send what is queued and commit; a second one exits at once. Nothing is lost either
-    way.
+    way. SIGHUP loads the configuration again and goes over to it; a wrong one changes nothing.
 
     \b
     Example:
@@ -42,7 +42,7 @@ def command(config: tuple[Path, ...], once: bool, timeout: float | None, strict:
         raise click.UsageError("--timeout and --strict need --once")
     configuration = load(config)
     configure(configuration.log)
-    pipeline = Pipeline(configuration, once=once, timeout=timeout)
+    pipeline = Pipeline(configuration, once=once, timeout=timeout, load_again=lambda: load(config))
     with _stopped_by_signals(pipeline):
         result = pipeline.run()
     _say(result)
@@ -53,11 +53,14 @@ def command(config: tuple[Path, ...], once: bool, timeout: float | None, strict:
 
 def _say(result: Result) -> None:
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
-    books.show(console, result.books, result.owed)
+    books.show(console, result.books, result.owed, result.spooled)
     for hold in result.held:
         console.print(f"{hold.component} is held ({hold.reason}): {hold.detail}", markup=False)
     if result.message:
         console.print(result.message, markup=False)
+    if result.spooled:
+        spooled = ", ".join(f"{count:,} of {name}" for name, count in result.spooled.items())
+        console.print(f"in the spool: {spooled}; they are on disk and are sent by the next run")
     if result.owed:
         owed = ", ".join(f"{count:,} of {name}" for name, count in result.owed.items())
         console.print(f"not settled: {owed}; they stay behind the position and are read again{_keeps(result)}")
@@ -74,7 +77,11 @@ def _stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
             os._exit(1)  # asked twice: at once. What was not committed stays behind the position.
         pipeline.stop()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        pipeline.reload()
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

@@ -98,6 +98,7 @@ class Lane:
         self._flushed = clock.monotonic()
         self._waited = 0.0
         self._finishing = False
+        self._leaving = False
         self._stopped = False
         #: Why nothing can be spooled although it should be; ``None``: it can, or need not.
         self.cramped: str | None = None
@@ -187,7 +188,7 @@ class Lane:
         """The next parcel to be sent. ``None``: no more, because the lane has stopped or everything is settled."""
         while True:
             with self._lock:
-                if self._stopped:
+                if self._stopped or (self._leaving and (self.breaker.open or self._backlog.unread)):
                     return None
                 now = self._clock.monotonic()
                 parcel = self._choose(now)
@@ -305,10 +306,15 @@ class Lane:
 
     # -- starting and stopping ---------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Nothing more is offered: what is queued is sent without waiting for company, then ``take`` gives ``None``."""
+    def finish(self, *, spool_too: bool = True) -> None:
+        """Nothing more is offered: what is queued is sent without waiting for company, then ``take`` gives ``None``.
+
+        Without ``spool_too`` it does so also while the output fails, or has a backlog on disk: what is queued is to go
+        there too, and nobody needs to wait for it.
+        """
         with self._lock:
             self._finishing = True
+            self._leaving = not spool_too
             self._work.notify_all()
 
     def stop(self) -> None:

@@ -1,41 +1,31 @@
-"""Builds the way of an event from a configuration, runs it, and stops it without losing anything."""
+"""One process's engine: starts what the configuration names, watches it, and stops it without losing anything."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from shipper.clock import Clock, SystemClock
-from shipper.decode import Decoder, Origin
-from shipper.decode.decoder import RecordDecoder
-from shipper.engine.data_keys import key_resolver
 from shipper.engine.dead_letter_box import DeadLetterBox
-from shipper.engine.delivery import Delivery
 from shipper.engine.holds import Hold, Holds
-from shipper.engine.lane import Lane
 from shipper.engine.ledger import Tally
-from shipper.engine.prepare import Routes
-from shipper.engine.source_line import SourceLine
+from shipper.engine.requests import Requests
 from shipper.engine.spool_disk import SpoolDisk
 from shipper.engine.threads import Threads
-from shipper.errors import ConfigurationError, Problem, ShipperError
-from shipper.observe.metrics import Metrics, Queue
+from shipper.engine.works import Works, build_outputs, refuse_to_forget
+from shipper.errors import ShipperError
+from shipper.observe.metrics import Metrics
 from shipper.observe.server import HttpServer
 from shipper.output import Output
-from shipper.plugins import missing_modules, output_class
-from shipper.settings import Configuration, SourceSettings
-from shipper.source import Source
-from shipper.sources import source_class
-from shipper.state import positions, spool
+from shipper.settings import Configuration
+from shipper.state import lanes, positions, spool
 from shipper.state.file import lock, open_reader, open_state
 from shipper.state.room import Room
-from shipper.state.spool import Totals
 from shipper.state.writer import Writer
 
 log = logging.getLogger("shipper.engine")
@@ -44,7 +34,7 @@ log = logging.getLogger("shipper.engine")
 CLOSING = 5.0
 #: Seconds between two looks at whether anything moves.
 LOOK = 0.1
-#: Seconds between two looks at what lanes owe for too long.
+#: Seconds between two looks at what lanes owe for too long, and at what people asked for.
 TICK = 0.5
 #: What a run ends with that leaves a backlog which is safe on disk (interface.md).
 EXIT_BACKLOG = 75
@@ -76,7 +66,7 @@ class Died(ShipperError):
 
 
 class Pipeline:
-    """One process's engine. ``run`` blocks until ``stop`` is called or, with ``once``, until everything is settled."""
+    """``run`` blocks until ``stop`` is called or, with ``once``, until everything is settled."""
 
     def __init__(
         self,
@@ -85,33 +75,33 @@ class Pipeline:
         once: bool = False,
         timeout: float | None = None,
         sources: bool = True,
+        load_again: Callable[[], Configuration] | None = None,
         clock: Clock | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         """``timeout``: seconds after which a ``once`` run gives up, whether it makes progress or not. ``sources``:
-        without them only what the spool holds is delivered."""
+        without them only what is on disk already is delivered. ``load_again`` loads the configuration for ``reload``.
+        """
         self.metrics = Metrics(clock)
         self._configuration = configuration
         self._once = once
         self._reading = sources
         self._timeout = timeout
+        self._load_again = load_again
         self._clock = clock or SystemClock()
         self._randomness = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._holds = Holds(self._randomness)
         self._threads = Threads(self._clock, self._on_death)
         self._stop = threading.Event()
+        self._reload = threading.Event()
         self._phase = "starting"
         self._error: BaseException | None = None
-        self._closing = ExitStack()
         self._server: HttpServer | None = None
         self._writer: Writer | None = None
-        self._claimed: dict[str, str] = {}
-        self._lanes: list[Lane] = []
-        self._sources: list[SourceLine] = []
-        self._senders: list[threading.Thread] = []
-        self._deliveries: list[Delivery] = []
+        self._works: Works | None = None
         self.metrics.watch_held(self.held)
         self.metrics.watch_disk(configuration.state.path.parent)
+        self.metrics.reloaded(ok=True)
         for name in configuration.sources:
             self.metrics.add_source(name)
 
@@ -129,57 +119,31 @@ class Pipeline:
         """Asks the running engine to stop: reading ends, what is queued is sent, positions are committed."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """Asks the running engine to load its configuration again and to go over to it; a wrong one changes nothing."""
+        self._reload.set()
+
     def books(self) -> dict[str, Tally]:
         """The books of this run so far, by lane: (entry, reason) → count."""
-        return {lane.name: lane.books.copy() for lane in self._lanes}
+        return {} if self._works is None else {lane.name: lane.books.copy() for lane in self._works.lanes}
 
     def spooled(self) -> dict[str, int]:
         """How many events each lane has on disk."""
-        return {lane.name: lane.spooled().events for lane in self._lanes}
+        return {} if self._works is None else {lane.name: lane.spooled().events for lane in self._works.lanes}
 
     def run(self) -> Result:
         """Ships. Raises ``ShipperError`` where nothing could be started."""
         configuration = self._configuration
-        outputs = _outputs(configuration)
-        with lock(configuration.state.path):
-            connection = open_state(configuration.state.path)
+        outputs = build_outputs(configuration)
+        path = configuration.state.path
+        with lock(path), closing(open_state(path)) as connection, closing(open_reader(path)) as reading:
+            refuse_to_forget(configuration, lanes.owing(connection))
             before = positions.books(connection)
+            room = Room(path, configuration.state.reserve)
             letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics)
-            try:
-                writer = self._writer = Writer(connection, self._clock)
-                writing = self._threads.start("state", writer.run)
-                room = Room(configuration.state.path, configuration.state.reserve)
-                disk = SpoolDisk(
-                    self._closing.enter_context(closing(open_reader(configuration.state.path))),
-                    spool.next_id(connection),
-                    room,
-                )
-                if configuration.server.listen:
-                    self._server = HttpServer(configuration.server.listen, self.metrics, self)
-                try:
-                    self._start(outputs, writer, letters, disk, spool.totals(connection))
-                    self._phase = "running"
-                    in_time = self._wait()
-                    self._phase = "draining"
-                    self._drain()
-                finally:
-                    for line in self._sources:
-                        line.stop()
-                    for lane in self._lanes:
-                        lane.stop()
-                    writer.close()
-                    writing.join(CLOSING)
-                    if writing.is_alive():
-                        writer.give_up()
-                        writing.join()
-                    for output in outputs:
-                        output.close()
-                    self._closing.close()
-                    if self._server is not None:
-                        self._server.close()
-                return self._result(before, positions.books(connection), in_time)
-            finally:
-                connection.close()
+            disk = SpoolDisk(reading, spool.next_id(connection), room)
+            in_time = self._run(outputs, Writer(connection, self._clock, room), letters, disk)
+            return self._result(before, positions.books(connection), in_time)
 
     # -- what the HTTP server asks (shipper.observe.vitals) ----------------------------------------------------------
 
@@ -197,105 +161,73 @@ class Pipeline:
         held = self._holds.current()
         if self._writer is not None and self._writer.blocked is not None:
             held.append(Hold("state", "disk_full", f"the state file cannot be written: {self._writer.blocked}"))
+        for lane in [] if self._works is None else self._works.lanes:
+            if lane.cramped is not None:
+                held.append(Hold(f"output {lane.name}", *_CRAMPED[lane.cramped]))
         return held
 
-    # -- starting ----------------------------------------------------------------------------------------------------
+    # -- running -----------------------------------------------------------------------------------------------------
 
-    def _start(
-        self,
-        outputs: Sequence[Output[Any]],
-        writer: Writer,
-        letters: DeadLetterBox,
-        disk: SpoolDisk,
-        spooled: Mapping[int, Totals],
-    ) -> None:
-        configuration = self._configuration
-        names = [output.name for output in outputs]
-        ids = writer.call(lambda connection: positions.ensure_lanes(connection, names))
-        for output in outputs:
-            lane = Lane(
-                output.name,
-                ids[output.name],
-                output,
-                writer,
-                letters,
-                self.metrics,
-                self._clock,
-                disk,
-                self._randomness,
-                configuration.dead_letters.storm,
-            )
-            if ids[output.name] in spooled:
-                lane.spooled_at_start(spooled[ids[output.name]])
-            bookmark = writer.call(functools.partial(positions.bookmark_of, lane=lane.id))
-            delivery = Delivery(lane, writer, letters, self._holds, self.metrics, self._clock)
-            self._lanes.append(lane)
-            rules = [*configuration.transforms, "match"]
-            self.metrics.add_output(lane.name, rules, Queue(lane.owed, lane.queued_bytes, lane.spool_figures))
-            self._deliveries.append(delivery)
-            for number in range(1 if output.ordered else output.settings.concurrency):
-                self._senders.append(
-                    self._threads.start(f"sender {lane.name} {number}", functools.partial(delivery.run, bookmark))
-                )
-        id_key = configuration.event.id_key.reveal().encode() if configuration.event.id_key else b""
-        for name, settings in configuration.sources.items() if self._reading else ():
-            self._sources.append(self._source_line(name, settings, id_key, writer, letters))
-        for line in self._sources:
-            self._threads.start("source", line.run)
-
-    def _source_line(
-        self, name: str, settings: SourceSettings, id_key: bytes, writer: Writer, letters: DeadLetterBox
-    ) -> SourceLine:
-        configuration = self._configuration
-        source: Source[Any] = source_class(settings.type)(name, settings)
-        self._closing.callback(source.close)
-        lanes = [lane for lane in self._lanes if lane.settings.sources is None or name in lane.settings.sources]
-        keys = key_resolver(settings, self._clock, self.metrics, self._closing)
-        labels = {**configuration.labels, **settings.labels}
-
-        def origin(source: Source[Any], partition: str) -> Origin:
-            return Origin(source.name, partition, source.resource_id, settings.engine, source.facts(), labels, id_key)
-
-        def decoder(origin: Origin) -> Decoder:
-            return RecordDecoder(origin, keys, settings.decode)
-
-        return SourceLine(
-            source,
-            lanes,
-            Routes(configuration, {lane.name: lane.output.values() for lane in lanes}),
-            decoder,
-            origin,
-            self._claim,
+    def _run(self, outputs: Sequence[Output[Any]], writer: Writer, letters: DeadLetterBox, disk: SpoolDisk) -> bool:
+        self._writer = writer
+        writing = self._threads.start("state", writer.run)
+        works = self._works = Works(
+            self._configuration,
             once=self._once,
+            reading=self._reading,
             threads=self._threads,
             writer=writer,
             letters=letters,
             holds=self._holds,
             metrics=self.metrics,
             clock=self._clock,
+            randomness=self._randomness,
+            disk=disk,
         )
+        if self._configuration.server.listen:
+            self._server = HttpServer(self._configuration.server.listen, self.metrics, self)
+        try:
+            works.start(outputs)
+            self._phase = "running"
+            in_time = self._wait(works, Requests(works, writer, letters, self.metrics, self._clock, disk))
+            self._phase = "draining"
+            self._drain(works)
+        finally:
+            works.close()
+            writer.close()
+            writing.join(CLOSING)
+            if writing.is_alive():
+                writer.give_up()
+                writing.join()
+            works.release()
+            if self._server is not None:
+                self._server.close()
+        return in_time
 
-    # -- running and stopping ----------------------------------------------------------------------------------------
-
-    def _wait(self) -> bool:
+    def _wait(self, works: Works, requests: Requests) -> bool:
         """Until asked to stop or, with ``once``, until all is read and settled. False: it made no progress in time."""
-        started = moved = self._clock.monotonic()
+        started = moved = ticked = self._clock.monotonic()
         seen = -1
-        ticked = started
         while not self._clock.wait(self._stop, LOOK):
             if self._clock.monotonic() - ticked >= TICK:
                 ticked = self._clock.monotonic()
-                for lane in self._lanes:
+                for lane in works.lanes:
                     lane.tick()
+                requests.tick()
+            if self._reload.is_set():
+                self._reload.clear()
+                self._go_over(works)
             if not self._once:
                 continue
-            if all(line.finished.is_set() for line in self._sources):
-                for lane in self._lanes:
+            if all(line.finished.is_set() for line in works.sources.values()):
+                for lane in works.lanes:
                     lane.finish()
-                if not any(sender.is_alive() for sender in self._senders):
+                if not any(one.busy() for one in works.outputs.values()):
                     return True
             now = self._clock.monotonic()
-            progress = sum(lane.books.total() for lane in self._lanes) + sum(line.reads for line in self._sources)
+            progress = sum(lane.books.total() for lane in works.lanes) + sum(
+                one.reads for one in works.sources.values()
+            )
             if progress != seen:
                 seen, moved = progress, now
             late = self._timeout is not None and now - started >= self._timeout
@@ -303,46 +235,62 @@ class Pipeline:
                 return False
         return not self._once
 
-    def _drain(self) -> None:
+    def _go_over(self, works: Works) -> None:
+        try:
+            assert self._load_again is not None
+            new = self._load_again()
+            fixed = [
+                key
+                for key, old, now in (
+                    ("[state]", self._configuration.state, new.state),
+                    ("server.listen", self._configuration.server.listen, new.server.listen),
+                )
+                if old != now
+            ]
+            if fixed:
+                log.warning("engine: %s is taken over at the next start, not by a reload", " and ".join(fixed))
+            log.info("engine: the configuration was loaded again: %s", works.exchange(new))
+            self._configuration = new
+            self.metrics.reloaded(ok=True)
+        except ShipperError as error:
+            # No traceback: the message says what is wrong with the file.
+            log.error(  # noqa: TRY400
+                "engine: the configuration was not taken over, shipping goes on with the old one: %s", error
+            )
+            self.metrics.reloaded(ok=False)
+
+    def _drain(self, works: Works) -> None:
         timeout = self._configuration.server.drain_timeout
         if self._stop.is_set():
             log.info(
                 "engine: stopping: what is queued is sent, for at most %g s; a second signal exits at once", timeout
             )
         deadline = self._clock.monotonic() + timeout - min(CLOSING, timeout / 2)
-        for line in self._sources:
-            line.stop()
-        for line in self._sources:
-            line.join(deadline)
-        for lane in self._lanes:
-            lane.finish()
-        for sender in self._senders:
-            sender.join(max(0.0, deadline - self._clock.monotonic()))
-        for lane in self._lanes:
-            lane.stop()
-        for delivery in self._deliveries:
-            delivery.abandon()
-        for sender in self._senders:
-            sender.join(min(CLOSING, timeout / 2) / 2)
-        for lane in self._lanes:
-            lane.close()
+        works.stop_reading(deadline)
+        for lane in works.lanes:
+            lane.finish(spool_too=False)
+        for one in works.outputs.values():
+            one.join(deadline)
+        for one in works.outputs.values():
+            one.abandon()
+        for one in works.outputs.values():
+            one.close(min(CLOSING, timeout / 2) / 2)
 
     def _result(self, before: Books, books: Books, in_time: bool) -> Result:
+        assert self._works is not None
+        works = self._works
         blocked = self._writer.blocked if self._writer is not None else None
         if isinstance(self._error, ShipperError) and not blocked:
             raise self._error
         if self._error is not None and not blocked:
             raise Died(f"engine: {self._threads.died}; what was not settled stays behind the position; see the log")
-        owed = {lane.name: count for lane in self._lanes if (count := lane.unspooled())}
-        spooled = {lane.name: count for lane in self._lanes if (count := lane.spooled().events)}
+        owed = {lane.name: count for lane in works.lanes if (count := lane.unspooled())}
+        spooled = {lane.name: count for lane in works.lanes if (count := lane.spooled().events)}
         held = list(self.held())
-        code = 0
-        if owed or (self._once and not in_time):
+        code = EXIT_BACKLOG if spooled else 0
+        unread = self._once and not all(line.finished.is_set() for line in works.sources.values())
+        if owed or unread or not (in_time or spooled):
             code = 1
-            if not owed and spooled and all(line.finished.is_set() for line in self._sources):
-                code = EXIT_BACKLOG
-        elif spooled:
-            code = EXIT_BACKLOG
         message = ""
         if blocked:
             message = f"the disk under the state file took no commits at the end ({blocked})"
@@ -351,34 +299,21 @@ class Pipeline:
             limit = self._timeout or self._configuration.server.drain_timeout
             message = f"not everything was settled: no progress, or none in time ({limit:g} s)"
         letters = _dead_lettered(books) - _dead_lettered(before)
-        kept = [line.retention for line in self._sources if line.retention is not None]
+        kept = [line.retention for line in works.sources.values() if line.retention is not None]
         return Result(code, books, letters, min(kept, default=None), owed, spooled, held, message)
 
     def _on_death(self, _name: str, error: BaseException) -> None:
         self._error = self._error or error
         self._stop.set()
 
-    def _claim(self, source: str, identity: str) -> None:
-        """Two sources on one stream would share positions, and each would pass what the other has not settled."""
-        owner = self._claimed.setdefault(identity, source)
-        if owner != source:
-            message = f"sources {owner!r} and {source!r} read the same: {identity}; shipper stops"
-            raise ConfigurationError(Problem(message, f"sources.{source}", mend="take one of them out"))
+
+#: Why a lane's queue cannot go to its spool: reason of the hold, and what is happening.
+_CRAMPED = {
+    "disk": ("disk_full", "the disk under the state file is nearly full: nothing is spooled, reading waits"),
+    "full": ("spool_full", "its spool is full: its sources wait; make room for it, or raise spool.max_bytes"),
+}
 
 
 def _dead_lettered(books: Books) -> int:
     """Dead letters over all lanes; a record that could not be decoded counts for each of them."""
     return sum(sum(book.get("dead_lettered", {}).values()) for book in books.values())
-
-
-def _outputs(configuration: Configuration) -> list[Output[Any]]:
-    """The configured outputs, with everything that is missing said at once."""
-    classes = {name: output_class(settings.type) for name, settings in configuration.outputs.items()}
-    missing = [
-        Problem(problem.message, f"outputs.{name}.type", mend=problem.mend)
-        for name, plugin in classes.items()
-        if (problem := missing_modules(configuration.outputs[name].type, plugin)) is not None
-    ]
-    if missing:
-        raise ConfigurationError(*missing)
-    return [plugin(name, configuration.outputs[name]) for name, plugin in classes.items()]

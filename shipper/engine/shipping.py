@@ -58,4 +58,3 @@ class Shipping:
         self.abandon()
         self.join(self._clock.monotonic() + seconds)
         self.lane.close()
-

@@ -138,6 +138,11 @@ class SourceLine:
         self._changed.set()
 
     @property
+    def stream(self) -> Stream | None:
+        """What is read; ``None`` before it was found."""
+        return self._stream
+
+    @property
     def reads(self) -> int:
         """How many times anything was read; who waits for progress looks whether it changes."""
         readers = sum(reader.reads for reader in list(self._readers.values()))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from shipper.state import spool
 from shipper.state.room import Room
 from shipper.state.spool import Spooled
+
+T = TypeVar("T")
 
 
 class SpoolDisk:
@@ -43,3 +47,8 @@ class SpoolDisk:
     def short(self) -> bool:
         """Whether so little of the disk is free that it is kept for positions and deletions."""
         return self._room.short()
+
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Asks the state file something, beside the writer."""
+        with self._lock:
+            return question(self._reading)

@@ -25,7 +25,8 @@ def replay_of(
     letters: Sequence[DeadLetter], lane: Spooling, first_id: int, now: float
 ) -> Callable[[sqlite3.Connection], Totals]:
     """A change that moves these dead letters to the end of their lane's line; what is not committed yet, or was purged
-    meanwhile, is left. ``first_id``: of as many ids as there are letters; ``now`` in seconds. Returns what the spool has gained."""
+    meanwhile, is left. ``first_id``: of as many ids as there are letters; ``now`` in seconds. Returns what the spool
+    has gained."""
     wanted = list(letters)
 
     def change(connection: sqlite3.Connection) -> Totals:

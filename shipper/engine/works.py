@@ -33,7 +33,8 @@ from shipper.plugins import missing_modules, output_class
 from shipper.settings import Configuration
 from shipper.source import Source
 from shipper.sources import source_class
-from shipper.state import positions, spool
+from shipper.state import lanes, positions, spool
+from shipper.state.lanes import Owing
 from shipper.state.spool import Totals
 from shipper.state.writer import Writer
 
@@ -98,7 +99,12 @@ class Works:
         outputs = build_outputs(new, changed)
         self._refuse_to_forget(new)
         gone = old.outputs.keys() - new.outputs.keys()
-        everything = (old.labels, old.transforms, old.event, old.aws) != (new.labels, new.transforms, new.event, new.aws)
+        everything = (old.labels, old.transforms, old.event, old.aws) != (
+            new.labels,
+            new.transforms,
+            new.event,
+            new.aws,
+        )
         affected = {
             name
             for name in {*old.sources, *new.sources}
@@ -154,7 +160,10 @@ class Works:
     def _begin_outputs(self, configuration: Configuration, outputs: Sequence[Output[Any]]) -> None:
         names = [output.name for output in outputs]
         renamed = {name: table.renamed_from for name, table in configuration.outputs.items() if table.renamed_from}
-        ids = self._writer.call(lambda connection: positions.ensure_lanes(connection, names, renamed))
+        for name, former in renamed.items():
+            if name in names and self._writer.call(functools.partial(lanes.rename, old=former, new=name)):
+                log.info("output %s goes on where %s stood, with all that it still owes", name, former)
+        ids = self._writer.call(lambda connection: positions.ensure_lanes(connection, names))
         totals = self._writer.call(spool.totals)
         for output in outputs:
             self.outputs[output.name] = self._shipping(configuration, output, ids[output.name], totals)
@@ -193,7 +202,7 @@ class Works:
         self._holds.release_all(f"output {name}")
 
     def _refuse_to_forget(self, new: Configuration) -> None:
-        refuse_to_forget(new, self._writer.call(positions.owing))
+        refuse_to_forget(new, self._writer.call(lanes.owing))
 
     # -- sources -----------------------------------------------------------------------------------------------------
 
@@ -223,7 +232,7 @@ class Works:
         closing = self._closing[name] = ExitStack()
         source: Source[Any] = source_class(settings.type)(name, settings)
         closing.callback(source.close)
-        lanes = [one.lane for one in self.outputs.values() if one.feeds_from(name)]
+        fed = [one.lane for one in self.outputs.values() if one.feeds_from(name)]
         keys = key_resolver(settings, self._clock, self._metrics, closing)
         labels = {**configuration.labels, **settings.labels}
         id_key = configuration.event.id_key.reveal().encode() if configuration.event.id_key else b""
@@ -236,8 +245,8 @@ class Works:
 
         return SourceLine(
             source,
-            lanes,
-            Routes(configuration, {lane.name: lane.output.values() for lane in lanes}),
+            fed,
+            Routes(configuration, {lane.name: lane.output.values() for lane in fed}),
             decoder,
             origin,
             self._claim,
@@ -268,22 +277,26 @@ def build_outputs(configuration: Configuration, names: Collection[str] | None = 
     return [plugin(name, configuration.outputs[name]) for name, plugin in classes.items()]
 
 
-def refuse_to_forget(configuration: Configuration, owing: Mapping[str, int]) -> None:
-    """Raises ``ConfigurationError`` where an output that still owes events is not configured any more: ``owing`` are
-    events in the spool and dead letters by output's name."""
+def refuse_to_forget(configuration: Configuration, owing: Mapping[str, Owing]) -> None:
+    """Raises ``ConfigurationError`` where an output that still owes something is not configured any more."""
     renamed = {table.renamed_from for table in configuration.outputs.values()}
     problems = [
         Problem(
-            f"the output {name!r} is not configured any more and still owes {count:,} events",
+            f"the output {name!r} is not configured any more and still owes {_owed(owed)}",
             f"outputs.{name}",
-            mend=f'take it in again, name its successor with renamed_from = "{name}", or give them up with '
+            mend=f'take it in again, name its successor with renamed_from = "{name}", or give that up with '
             f"`shipper spool drop --output {name}`",
         )
-        for name, count in owing.items()
-        if count and name not in configuration.outputs and name not in renamed
+        for name, owed in owing.items()
+        if (owed.events or owed.records) and name not in configuration.outputs and name not in renamed
     ]
     if problems:
         raise ConfigurationError(*problems)
+
+
+def _owed(owed: Owing) -> str:
+    parts = [f"{owed.events:,} events in its spool"] if owed.events else []
+    return " and ".join([*parts, *([f"{owed.records:,} records that wait for their key"] if owed.records else [])])
 
 
 def _missing(configuration: Configuration, classes: Mapping[str, type[Output[Any]]]) -> Iterator[Problem]:

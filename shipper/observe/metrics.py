@@ -35,7 +35,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Closed lists of label values; what is not in them counts as ``other``.
 RECORD_REASONS = tuple(str(reason) for reason in Reason)
-EVENT_REASONS = ("rejected", "too_large", "gave_up", "target_refused")
+EVENT_REASONS = ("rejected", "too_large", "gave_up", "target_refused", "spool_full")
 DEAD_LETTER_REASONS = tuple(dict.fromkeys((*EVENT_REASONS, *RECORD_REASONS)))
 BATCH_OUTCOMES = ("delivered", *(str(outcome) for outcome in Outcome))
 ENGINE_LABELS = (*ENGINES, "unknown")
@@ -127,6 +127,10 @@ class Metrics:
             self._dead_lettered.labels(name, reason)
         for outcome in BATCH_OUTCOMES:
             self._batches.labels(name, outcome)
+
+    def reloaded(self, *, ok: bool) -> None:
+        """Whether the configuration in force is the one that was last given."""
+        self._reload.set(ok)
 
     def watch_held(self, held: Callable[[], Iterable[HeldComponent]]) -> None:
         """Where to ask which components are held."""
@@ -262,7 +266,7 @@ class Metrics:
             "shipper_events_pending", "Events that are owed to an output.", labels=["output", "where"]
         )
         queue_bytes = GaugeMetricFamily("shipper_queue_bytes", "Encoded bytes in an output's queue.", labels=["output"])
-        spool_bytes = GaugeMetricFamily("shipper_spool_bytes", "Bytes of an output's backlog on disk.", labels=["output"])
+        spool_bytes = GaugeMetricFamily("shipper_spool_bytes", "Bytes of its backlog on disk.", labels=["output"])
         spool_limit = GaugeMetricFamily("shipper_spool_limit_bytes", "The most that it may have.", labels=["output"])
         spool_oldest = GaugeMetricFamily(
             "shipper_spool_oldest_timestamp_seconds", "When its oldest part was written; 0: empty.", labels=["output"]
@@ -340,6 +344,9 @@ class Metrics:
         self._last_read = self._gauge("last_read_timestamp_seconds", "When the source last answered a read.", "source")
         self._last_heartbeat = self._gauge(
             "last_heartbeat_timestamp_seconds", "When a heartbeat of an instance was last read.", "db_instance"
+        )
+        self._reload = self._gauge(
+            "config_last_reload_successful", "1 while the last configuration that was given is in force."
         )
         for engine in ENGINE_LABELS:
             self._unclassified.labels(engine)

@@ -73,7 +73,7 @@ def damaged(path: Path | str, error: BaseException, so: str) -> StateError:
     """What is said about a file that is not what SQLite wrote; ``so``: what the program does about it."""
     return StateError(
         f"state: {path} is damaged: {error}; {so}; restore it, with its -wal file, from a copy. Without one, rescue "
-        "what can still be read (`shipper dead-letters export`, `shipper position show`), move the file away and start: "
+        "what can still be read (`shipper dead-letters export`, `shipper position show`), move it away and start: "
         "every source is then read again from its `start`, and `shipper dead-letters import` takes the export back"
     )
 

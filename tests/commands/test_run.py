@@ -51,12 +51,12 @@ def test_everything_settled_exits_with_0_and_shows_the_books(captured: Path) -> 
     assert done.stdout == ""
 
 
-def test_an_output_that_is_down_exits_with_1_and_says_what_is_owed(captured: Path) -> None:
+def test_an_output_that_is_down_exits_with_75_because_all_that_it_owes_is_on_disk(captured: Path) -> None:
     with Receiver() as receiver:
         name = configure(captured, receiver, QUIET)
     done = shipper("run", "--once", name, cwd=captured)
-    assert done.returncode == 1
-    assert f"not settled: {EVENTS} of siem; they stay behind the position and are read again" in done.stderr
+    assert done.returncode == 75
+    assert f"in the spool: {EVENTS} of siem; they are on disk and are sent by the next run" in done.stderr
 
 
 def test_what_was_owed_is_shipped_by_the_next_run(captured: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_timeout_ends_a_single_run(captured: Path) -> None:
         name = configure(captured, receiver, '[server]\nlisten = ""\ndrain_timeout = "1s"')
         done = shipper("run", "--once", "--timeout", "1s", name, cwd=captured)
         release.set()
-    assert done.returncode == 1
+    assert done.returncode == 75
     assert "not everything was settled" in done.stderr
 
 

@@ -60,7 +60,9 @@ class Hold:
 def started(clock: MovedClock | None = None) -> Metrics:
     metrics = Metrics(clock or MovedClock())
     metrics.add_source("orders", 86_400.0)
-    metrics.add_output("siem", ["quiet", "match"], Queue(owed=lambda: (5, 3), bytes=lambda: 700))
+    metrics.add_output(
+        "siem", ["quiet", "match"], Queue(owed=lambda: (5, 3, 11), bytes=lambda: 700, spool=lambda: (900, 1000, 5.0))
+    )
     return metrics
 
 
@@ -206,8 +208,11 @@ def test_a_reason_that_nobody_knows_does_not_make_a_series() -> None:
 
 def test_pending_and_queue_are_asked_for_at_the_scrape() -> None:
     metrics = started()
-    assert values(metrics, "events_pending") == {("siem", "queue"): 5, ("siem", "in_flight"): 3}
+    assert values(metrics, "events_pending") == {("siem", "queue"): 5, ("siem", "in_flight"): 3, ("siem", "spool"): 11}
     assert values(metrics, "queue_bytes") == {("siem",): 700}
+    assert values(metrics, "spool_bytes") == {("siem",): 900}
+    assert values(metrics, "spool_limit_bytes") == {("siem",): 1000}
+    assert values(metrics, "spool_oldest_timestamp_seconds") == {("siem",): 5}
 
 
 def test_a_settled_batch_is_dated_and_aged_by_its_oldest_event() -> None:

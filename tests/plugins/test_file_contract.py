@@ -24,17 +24,14 @@ class Disk:
     def __init__(self, path: Path) -> None:
         self.folder = path / "out"
         self._elsewhere = path / "elsewhere"
-        self._full = False
+        self._faults: list[int | str] = []
 
     def fill_once(self) -> None:
-        """The next write finds no room."""
-        self._full = True
+        """The next write finds room for half of it."""
+        self._faults = ["short", FULL]
 
-    def fault(self, _number: int, name: str) -> int | None:
-        full = self._full and name == "write"
-        if full:
-            self._full = False
-        return FULL if full else None
+    def fault(self, _number: int, name: str) -> int | str | None:
+        return self._faults.pop(0) if self._faults and name == "write" else None
 
     def go(self) -> None:
         if self.folder.exists():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,19 +22,6 @@ from shipper.state.file import lock, open_state, read_state
 from shipper.state.positions import Move
 from shipper.state.writer import Writer
 from support.waiting import until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "shipper.db"
-
-
-@pytest.fixture
-def connection(path: Path) -> Iterator[sqlite3.Connection]:
-    with lock(path):
-        opened = open_state(path)
-        yield opened
-        opened.close()
 
 
 def stream_of(connection: sqlite3.Connection, lanes: list[int], start: str = "earliest") -> positions.Stream:

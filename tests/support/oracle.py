@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,63 @@ def ids_of_records(records: Iterable[bytes], keys: KeyResolver, resource_id: str
 
 def ids_in_files(*paths: Path) -> Counter[str]:
     """How often each event id is in these JSON-lines files, compressed or not. A torn file is an error."""
-    ids: Counter[str] = Counter()
-    for path in paths:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        elif path.suffix == ".zst":
-            content = _decompress_frames(content)
-        assert not content or content.endswith(b"\n"), f"{path} ends within a line"
-        ids.update(msgspec.json.decode(line, type=_Identified).id for line in content.splitlines())
-    return ids
+    return Counter(event for path in paths for event in ids_in_order(path))
+
+
+def ids_in_order(path: Path) -> list[str]:
+    """The event ids of a JSON-lines file, compressed or not, as they stand in it. A torn file is an error."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    elif path.suffix == ".zst":
+        content = _decompress_frames(content)
+    assert not content or content.endswith(b"\n"), f"{path} ends within a line"
+    return [msgspec.json.decode(line, type=_Identified).id for line in content.splitlines()]
+
+
+def assert_conserved(
+    output: str, generated: Collection[str], dropped: Collection[str], stored: Collection[str], letters: Collection[str]
+) -> None:
+    """Every generated event is stored, a dead letter of this output, or dropped by rule; and nothing else is there."""
+    owed = set(generated) - set(dropped)
+    found = set(stored) | set(letters)
+    faults = {
+        "lost": owed - found,
+        "stored or kept although a rule drops it": found & set(dropped),
+        "stored or kept and never generated": found - set(generated),
+    }
+    said = [f"{len(events)} {what}: {_some(events)}" for what, events in faults.items() if events]
+    assert not said, f"output {output}: " + "; ".join(said)
+
+
+def assert_in_order(output: str, found: Sequence[str], order: Mapping[str, Sequence[str]]) -> None:
+    """What was found of each partition stands in the order in which it was generated."""
+    places = {event: (partition, place) for partition, events in order.items() for place, event in enumerate(events)}
+    last: dict[str, int] = {}
+    for event in found:
+        if event in places:
+            partition, place = places[event]
+            before = last.get(partition, -1)
+            assert place > before, f"output {output}: {event} is number {place} of {partition} and follows {before}"
+            last[partition] = place
+
+
+def assert_balanced(output: str, books: Mapping[str, Mapping[str, int]], pending: int = 0) -> None:
+    """The books of one output balance (delivery.md, The books). ``books``: entry → reason → count."""
+    entries = {entry: sum(reasons.values()) for entry, reasons in books.items()}
+    left = ("dead_lettered", "replayed_out", "purged", "expired")
+    # Cumulative: what is a dead letter now is what became one and did not leave again.
+    kept = entries.get("dead_lettered", 0) - sum(entries.get(entry, 0) for entry in left[1:])
+    offered = entries.get("offered", 0) + entries.get("replayed", 0)
+    settled = sum(entries.get(entry, 0) for entry in ("filtered", "delivered", "already_stored", *left[1:]))
+    assert kept >= 0, f"output {output}: more dead letters left than came: {entries}"
+    assert offered == settled + kept + pending, (
+        f"output {output}: the books do not balance, pending {pending}: {entries}"
+    )
+
+
+def _some(events: Collection[str]) -> str:
+    return ", ".join(sorted(events)[:5]) + (" …" if len(events) > 5 else "")
 
 
 def stream_records(client: Any, stream: str) -> list[bytes]:

@@ -65,6 +65,7 @@ class Receiver:
         self.port: int = self._reserved.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server: _Server | None = None
+        self._over = False
         self._control = _Server(_bound(0), _control(self))
         self.control_url = f"http://127.0.0.1:{self._control.server_port}"
 
@@ -77,6 +78,7 @@ class Receiver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.behave("deliver")  # whatever still waits is let go
+        self._over = True  # and what would come back by itself stays down
         self.stop()
         self._control.end()
         self._reserved.close()
@@ -114,7 +116,7 @@ class Receiver:
     def start(self) -> None:
         """Comes back on the same port. Harmless where it is up."""
         with self._changed:
-            if self._server is not None:
+            if self._server is not None or self._over:
                 return
             self._server = _Server(_bound(self.port), _posts(self))
             self._server.begin()

@@ -88,8 +88,9 @@ def import_line(connection: sqlite3.Connection, line: bytes) -> bool:
     """Stores one line of an export; whether it was new. In the books it counts as replayed into each lane that it is
     owed to, and as dead-lettered there.
 
-    What the state file has not heard of is added: streams, partitions and outputs by name. A record whose outputs are
-    all unknown in a file that has others is owed to those. Raises ``StateError`` for a line that is no dead letter.
+    What the state file has not heard of is added: streams, partitions and outputs by name. In a file whose outputs have
+    read something already, a record is owed to those of its outputs that are among them, or to all of them where none
+    is. Raises ``StateError`` for a line that is no dead letter.
     """
     try:
         letter = _decoder.decode(line)
@@ -149,11 +150,11 @@ def _names(connection: sqlite3.Connection, partition: int, lanes: str) -> list[s
 def _lanes(connection: sqlite3.Connection, letter: _Line) -> list[int]:
     if letter.output != EVERY_OUTPUT:
         return [positions.ensure_lanes(connection, [letter.output])[letter.output]]
-    known: dict[str, int] = dict(connection.execute("SELECT name, id FROM lanes").fetchall())
-    named = [name for name in letter.outputs if name in known]
-    if known and not named:
-        return sorted(known.values())
-    if not known:
+    # Lanes that read something; others may be there only because an event of theirs was imported before.
+    reading: dict[str, int] = dict(
+        connection.execute("SELECT name, id FROM lanes WHERE id IN (SELECT lane FROM positions)").fetchall()
+    )
+    if not reading:
         known = positions.ensure_lanes(connection, letter.outputs)
-        named = letter.outputs
-    return sorted({known[name] for name in named})
+        return sorted({known[name] for name in letter.outputs})
+    return sorted({reading[name] for name in letter.outputs if name in reading} or reading.values())

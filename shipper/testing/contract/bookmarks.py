@@ -92,7 +92,11 @@ class Bookmarks(Ground):
             committed = self.deliver(make(committed), ordinary(2, first)).bookmark
         self.has(destination, ordinary(12))
 
-    @pytest.mark.parametrize("bookmark", [b"", b"{}", b"\xff\x00", b"[" * 10_000])
+    @pytest.mark.parametrize(
+        "bookmark",
+        [b"", b"{}", b"\xff\x00", b"[" * 10_000],
+        ids=["empty", "an empty table", "no text", "a deep list"],
+    )
     def test_a_bookmark_that_makes_no_sense_loses_nothing(self, destination: Any, make: Make, bookmark: bytes) -> None:
         self.deliver(self._keeping(make), ordinary(2))
         self.deliver(make(bookmark), ordinary(2, 3))
