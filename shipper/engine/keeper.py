@@ -114,7 +114,7 @@ class Keeper:
                 self._bytes += found.bytes
 
     def takes(self, partition: int) -> bool:
-        """Whether what is read of a partition (id) is to be kept: there is a storm, or what was read before it waits."""
+        """Whether what is read of a partition (id) is to be kept: in a storm, or when what was read before it waits."""
         return self.storm.raging or self._waiting[partition] > 0
 
     def append(self, partition: int, records: Sequence[KeptRecord], moves: Sequence[tuple[int, Move]]) -> None:
@@ -243,16 +243,16 @@ class Keeper:
         self._probed[stream] = page[-1].id if page else 0
         newest = self._disk.ask(lambda connection: kept_line.newest(connection, stream))
         last = [] if newest is None else self._page(stream, newest - 1)
-        for records in (last, page):
-            while records:
-                found = self._unpacking(records)
-                if any(found.outcomes):
-                    self._probed[stream] = 0
-                    self.storm.over()
-                    return True
-                if found.held is not None:
-                    raise found.held
-                records = records[len(found.records) :]
+        rest = [*last, *page]
+        while rest:
+            found = self._unpacking(rest)
+            if any(found.outcomes):
+                self._probed[stream] = 0
+                self.storm.over()
+                return True
+            if found.held is not None:
+                raise found.held
+            rest = rest[len(found.records) :]
         return False
 
     def _work_off(self, stream: int, pulse: Pulse) -> bool:

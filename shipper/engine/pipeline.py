@@ -47,7 +47,8 @@ class Result:
     """How a run ended. ``owed``: events per lane that were read and are neither settled nor spooled; they stay behind
     the position. ``spooled``: events per lane that are safe on disk. ``books``: lane → entry → reason → count, since
     the state file was made; ``dead_lettered``: how many dead letters this run added. ``retention``: the seconds that
-    the source which keeps least keeps a record, ``None`` for ever."""
+    the source which keeps least keeps a record, ``None`` for ever. ``kept``: by source, the records that cannot be
+    decoded yet, safe on disk, and their bytes."""
 
     exit_code: int
     books: Books
@@ -57,6 +58,7 @@ class Result:
     spooled: dict[str, int] = field(default_factory=dict)
     held: list[Hold] = field(default_factory=list)
     message: str = ""
+    kept: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Died(ShipperError):
@@ -287,9 +289,10 @@ class Pipeline:
         owed = {lane.name: count for lane in works.lanes if (count := lane.unspooled())}
         spooled = {lane.name: count for lane in works.lanes if (count := lane.spooled().events)}
         held = list(self.held())
-        code = EXIT_BACKLOG if spooled else 0
-        unread = self._once and not all(line.finished.is_set() for line in works.sources.values())
-        if owed or unread or not (in_time or spooled):
+        kept = {name: line.kept() for name, line in works.sources.items() if line.kept()[0]}
+        code = EXIT_BACKLOG if spooled or kept else 0
+        unread = self._once and not all(line.all_read for line in works.sources.values())
+        if owed or unread or not (in_time or spooled or kept):
             code = 1
         message = ""
         if blocked:
@@ -299,8 +302,8 @@ class Pipeline:
             limit = self._timeout or self._configuration.server.drain_timeout
             message = f"not everything was settled: no progress, or none in time ({limit:g} s)"
         letters = _dead_lettered(books) - _dead_lettered(before)
-        kept = [line.retention for line in works.sources.values() if line.retention is not None]
-        return Result(code, books, letters, min(kept, default=None), owed, spooled, held, message)
+        least = min((line.retention for line in works.sources.values() if line.retention is not None), default=None)
+        return Result(code, books, letters, least, owed, spooled, held, message, kept)
 
     def _on_death(self, _name: str, error: BaseException) -> None:
         self._error = self._error or error

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shipper.clock import Clock
-from shipper.decode import Refused
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.holds import Holds
 from shipper.engine.keeper import Keeper

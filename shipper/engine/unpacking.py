@@ -18,7 +18,7 @@ from shipper.engine.letters import record_letter
 from shipper.engine.prepare import NATIVE, Prepare, Prepared, Route, Routes
 from shipper.errors import Held
 from shipper.event import Event
-from shipper.source import Position, Record, Source
+from shipper.source import Record, Source
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.kept_records import KeptRecord
 from shipper.state.spool import Place

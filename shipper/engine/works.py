@@ -33,7 +33,7 @@ from shipper.plugins import missing_modules, output_class
 from shipper.settings import Configuration
 from shipper.source import Source
 from shipper.sources import source_class
-from shipper.state import lanes, positions, spool
+from shipper.state import kept_records, lanes, positions, spool
 from shipper.state.lanes import Owing
 from shipper.state.spool import Totals
 from shipper.state.writer import Writer
@@ -87,7 +87,13 @@ class Works:
     def start(self, outputs: Sequence[Output[Any]]) -> None:
         """Begins with everything that the configuration names."""
         self._begin_outputs(self.configuration, outputs)
-        self._begin_sources(self.configuration, self.configuration.sources)
+        names = self.configuration.sources
+        self._begin_sources(self.configuration, names if self._reading else self._those_that_keep(names))
+
+    def _those_that_keep(self, names: Collection[str]) -> list[str]:
+        """The sources that have records to decode; where some are of a source of another name: any may."""
+        keep = self._writer.call(kept_records.totals).keys()
+        return [name for name in names if name in keep or keep - set(names)]
 
     def exchange(self, new: Configuration) -> str:
         """Goes over to another configuration, touching only what differs; says what changed.
@@ -250,7 +256,11 @@ class Works:
             decoder,
             origin,
             self._claim,
+            lambda: self.lanes,
             once=self._once,
+            reading=self._reading,
+            storm=configuration.dead_letters.storm,
+            disk=self._disk,
             threads=self._threads,
             writer=self._writer,
             letters=self._letters,

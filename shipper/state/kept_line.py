@@ -39,7 +39,7 @@ def waiting(connection: sqlite3.Connection, series: str) -> Waiting:
 
 
 def streams(connection: sqlite3.Connection, series: str) -> list[int]:
-    """The ids of the streams of a series, oldest first: a stream that was made anew does not lose the old one's rest."""
+    """The ids of the streams of a series, oldest first: one that was made anew does not lose the old one's rest."""
     rows = connection.execute("SELECT id FROM streams WHERE series = ? ORDER BY id", (series,)).fetchall()
     return [stream for (stream,) in rows]
 
