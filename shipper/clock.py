@@ -22,6 +22,10 @@ class Clock(Protocol):
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Waits until ``event`` is set or ``seconds`` have passed; says whether it is set."""
 
+
+class EngineClock(Clock, Protocol):
+    """What the engine asks beside that."""
+
     def wait_for_news(self, condition: threading.Condition, seconds: float) -> None:
         """Waits until somebody notifies the condition, which the caller holds, or ``seconds`` have passed."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from shipper.clock import Clock
+from shipper.clock import EngineClock
 from shipper.engine.backlog import Backlog
 from shipper.engine.breaker import Breaker, Storm
 from shipper.engine.chunk import Chunk, Share
@@ -57,7 +57,7 @@ class Lane:
         writer: Writer,
         letters: DeadLetterBox,
         metrics: Metrics,
-        clock: Clock,
+        clock: EngineClock,
         disk: SpoolDisk,
         randomness: random.Random,
         storm: int,

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from shipper.clock import Clock, SystemClock
+from shipper.clock import EngineClock, SystemClock
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.holds import Hold, Holds
 from shipper.engine.ledger import Tally
@@ -78,7 +78,7 @@ class Pipeline:
         timeout: float | None = None,
         sources: bool = True,
         load_again: Callable[[], Configuration] | None = None,
-        clock: Clock | None = None,
+        clock: EngineClock | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         """``timeout``: seconds after which a ``once`` run gives up, whether it makes progress or not. ``sources``:

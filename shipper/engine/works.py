@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from shipper.clock import Clock
+from shipper.clock import EngineClock
 from shipper.decode import Decoder, Origin
 from shipper.decode.decoder import RecordDecoder
 from shipper.engine.data_keys import key_resolver
@@ -58,7 +58,7 @@ class Works:
         letters: DeadLetterBox,
         holds: Holds,
         metrics: Metrics,
-        clock: Clock,
+        clock: EngineClock,
         randomness: random.Random,
         disk: SpoolDisk,
     ) -> None:

@@ -57,6 +57,9 @@ class Hold:
     reason: str
 
 
+QUEUE = Queue(owed=lambda: (5, 3, 11), bytes=lambda: 700, spool=lambda: (900, 1000, 5.0))
+
+
 def started(clock: MovedClock | None = None) -> Metrics:
     metrics = Metrics(clock or MovedClock())
     metrics.add_source("orders", 86_400.0)
