@@ -26,6 +26,7 @@ from shipper.observe.metrics import Metrics
 from shipper.output import Batch, DeliveryError, Failure, Outcome, Report
 from shipper.state import positions
 from shipper.state.dead_letters import DeadLetter
+from shipper.state.spool import Totals
 from shipper.state.writer import Writer
 from shipper.values import Target
 
@@ -269,8 +270,13 @@ class Delivery:
         """Something passed: what waits is judged by itself now, and what was refused in the storm is sent again."""
         self._lane.judge_all()
         if self._row:
-            replay = replay_of(self._row, self._lane, self._lane.disk.reserve(len(self._row)), self._clock.now())
-            self._writer.submit(replay, self._lane.adopt)
+            lane, ids = self._lane, self._lane.disk.reserve(len(self._row))
+
+            def sent_again(totals: Totals) -> None:
+                lane.disk.committed(ids)
+                lane.adopt(totals)
+
+            self._writer.submit(replay_of(self._row, lane, ids.start, self._clock.now()), sent_again)
 
     def _failed_wholly(self, parcel: Parcel, failure: Failure) -> None:
         if not parcel.failures:

@@ -6,6 +6,7 @@ What is unsettled for too long goes to the spool, in the transaction that moves 
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 from collections import Counter
@@ -581,7 +582,8 @@ class Lane:
                 self._committed if new else self._letters.kept,
             )
 
-    def _committed(self, letters: Sequence[DeadLetter]) -> None:
+    def _committed(self, rows: Sequence[int], letters: Sequence[DeadLetter]) -> None:
+        self.disk.committed(rows)
         self._letters.kept(letters)
         with self._lock:
             self._work.notify()  # rows can be read back now
