@@ -577,10 +577,8 @@ class Lane:
             self.books.update(part.tally)
         self._backlog.add(new)
         if moves or letters or flushed or new or bookmark is not None:
-            self._writer.submit(
-                self._transaction(moves, letters, flushed, new, bookmark),
-                self._committed if new else self._letters.kept,
-            )
+            committed = functools.partial(self._committed, [row.id for row in new]) if new else self._letters.kept
+            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed)
 
     def _committed(self, rows: Sequence[int], letters: Sequence[DeadLetter]) -> None:
         self.disk.committed(rows)
