@@ -98,7 +98,7 @@ def test_a_full_disk_takes_commits_again_after_the_ballast_was_given_up(tmp_path
         room = Room(folder / "s.db")
         assert room.restore()
         with filled(folder, 0), writing(Writer(connection, SystemClock(), room)) as writer:
-            done = threading.Event()
+            insert, done = "INSERT INTO lanes (name, bookmark) VALUES ('a', ?)", threading.Event()
             writer.submit(lambda opened: opened.execute(insert, (bytes(MB),)), lambda _: done.set())
             assert done.wait(20)
             assert writer.blocked is None
