@@ -20,7 +20,7 @@ from shipper.engine.threads import Pulse
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
 from shipper.source import END, Partition, Position, Read, Record, Source, Start
-from shipper.state import dead_letters, positions
+from shipper.state import positions
 from shipper.state.dead_letters import EVERY_OUTPUT, DeadLetter
 from shipper.state.positions import PartitionRow, Stream
 from shipper.state.writer import Writer
@@ -192,7 +192,7 @@ class Reader:
                     resource_id=self._source.resource_id,
                 )
             )
-        self._writer.submit(lambda connection: dead_letters.keep(connection, letters), self._letters.kept)
+        self._writer.submit(self._letters.keeping(letters), self._letters.kept)
 
     def _note(self, read: Read) -> None:
         if read.records or (read.lag is not None and read.lag < self._lag):
