@@ -14,7 +14,7 @@ from functools import partial
 
 from shipper.clock import Clock
 from shipper.engine.breaker import SUSPECT_AFTER
-from shipper.engine.dead_letter_box import DeadLetterBox
+from shipper.engine.dead_letter_box import COPY, DeadLetterBox
 from shipper.engine.holds import Holds
 from shipper.engine.lane import Lane
 from shipper.engine.letters import DETAIL, event_letter
@@ -26,6 +26,7 @@ from shipper.observe.metrics import Metrics
 from shipper.output import Batch, DeliveryError, Failure, Outcome, Report
 from shipper.state import positions
 from shipper.state.dead_letters import DeadLetter
+from shipper.state.spool import Totals
 from shipper.state.writer import Writer
 from shipper.values import Target
 
@@ -269,8 +270,13 @@ class Delivery:
         """Something passed: what waits is judged by itself now, and what was refused in the storm is sent again."""
         self._lane.judge_all()
         if self._row:
-            replay = replay_of(self._row, self._lane, self._lane.disk.reserve(len(self._row)), self._clock.now())
-            self._writer.submit(replay, self._lane.adopt)
+            lane, ids = self._lane, self._lane.disk.reserve(len(self._row))
+
+            def sent_again(totals: Totals) -> None:
+                lane.disk.committed(ids)
+                lane.adopt(totals)
+
+            self._writer.submit(replay_of(self._row, lane, ids.start, self._clock.now()), sent_again)
 
     def _failed_wholly(self, parcel: Parcel, failure: Failure) -> None:
         if not parcel.failures:
@@ -321,6 +327,8 @@ class Delivery:
             part, begin, _ = next(parcel.runs([index])) if len(parcel.batch) > 1 else (parcel.slices[0], 0, 1)
             item = part.start + begin - part.first
             place = part.origin.places(item, item + 1)[0]
+            if place.ordinal == COPY:
+                continue  # of a dead letter: another one would say nothing more
             raw = parcel.batch.events[index] if self._lane.settings.format.type == "raw" else None
             letters[index] = event_letter(
                 place, self._lane.name, parcel.native[index], raw, reason, failure.detail, self._clock.now(),
@@ -328,7 +336,7 @@ class Delivery:
             )  # fmt: skip
         if letters and not verdict.stored and not verdict.already_stored and not parcel.judged:
             self._row += letters.values()
-        if letters or verdict.stored or verdict.already_stored:
+        if verdict.refused or verdict.stored or verdict.already_stored:
             self._lane.settle(parcel, verdict, letters)
 
     def _shorten(self, parcel: Parcel, index: int) -> bool:

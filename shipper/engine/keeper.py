@@ -11,12 +11,11 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
-from shipper.clock import Clock
+from shipper.clock import EngineClock
 from shipper.decode import Decoder
-from shipper.engine.dead_letter_box import DeadLetterBox
+from shipper.engine.dead_letter_box import DeadLetterBox, Fresh
 from shipper.engine.holds import Holds
 from shipper.engine.lane import Lane
 from shipper.engine.letters import event_letter
@@ -29,7 +28,7 @@ from shipper.engine.unpacking import Piece, Unpacked, Unpacking
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
 from shipper.source import Source
-from shipper.state import dead_letters, kept_line, kept_records, positions, spool
+from shipper.state import kept_line, kept_records, positions, spool
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.kept_records import KeptRecord
 from shipper.state.positions import Move
@@ -65,7 +64,7 @@ class Keeper:
         letters: DeadLetterBox,
         holds: Holds,
         metrics: Metrics,
-        clock: Clock,
+        clock: EngineClock,
     ) -> None:
         """``lanes`` and their ``routes`` are the source's, ``everyone`` every lane at work; ``decoder`` makes one for a
         partition (name); ``changed`` is set when nothing is kept any more; ``threshold``: of a storm."""
@@ -296,19 +295,14 @@ class Keeper:
         if self._stop.is_set():
             return
         done = threading.Event()
-        letters = [*found.letters, *buried]
-        with ExitStack() as locks:
-            # A row's number is given and its transaction handed in under its lane's lock, as the lane itself does: so
-            # rows are on disk in the order of their numbers, in which they are read back.
-            for lane in sorted(lanes):
-                locks.enter_context(lanes[lane].lock())
-            rows = [row for lane, pieces in found.pieces.items() for row in self._rows(lane, pieces)]
-            for row in rows:
-                if row.lane in lanes:
-                    lanes[row.lane].adopt(Totals(1, row.events, row.size, row.time))
-            for identifier, lane_at_work in lanes.items():
+        rows = [row for lane, pieces in found.pieces.items() for row in self._rows(lane, pieces)]
+        for identifier, lane_at_work in lanes.items():
+            with lane_at_work.lock():
                 lane_at_work.books.update(found.tallies[identifier])
-            self._writer.submit(_transaction(found, rows, letters), lambda new: self._handed_over(found, new, done))
+        self._writer.submit(
+            _transaction(found, rows, self._letters.keeping([*found.letters, *buried])),
+            lambda fresh: self._handed_over(found, rows, fresh, done),
+        )
         for identifier, lane_at_work in lanes.items():
             tally = Counter(found.tallies[identifier])
             tally["offered", ""] += tally.pop(("replayed", ""), 0)
@@ -321,9 +315,14 @@ class Keeper:
             while not done.is_set() and not self._stop.is_set():
                 self._clock.wait(done, LOOK)
 
-    def _handed_over(self, found: Unpacked, new: Sequence[DeadLetter], done: threading.Event) -> None:
+    def _handed_over(self, found: Unpacked, rows: Sequence[Spooled], fresh: Fresh, done: threading.Event) -> None:
         """After the commit, in the writer's thread: only now readers go on behind them."""
-        self._letters.kept(new)
+        self._letters.kept(fresh)
+        at_work = {lane.id: lane for lane in self._everyone()}
+        for row in rows:
+            if row.lane in at_work:
+                at_work[row.lane].adopt(Totals(1, row.events, row.size, row.time))
+        self._disk.committed([row.id for row in rows])
         with self._news:
             for record in found.records:
                 counted = record.id <= self._known or not record.replayed
@@ -391,20 +390,20 @@ class Keeper:
 
 
 def _transaction(
-    found: Unpacked, rows: Sequence[Spooled], letters: Sequence[DeadLetter]
-) -> Callable[[sqlite3.Connection], Sequence[DeadLetter]]:
-    def change(connection: sqlite3.Connection) -> Sequence[DeadLetter]:
+    found: Unpacked, rows: Sequence[Spooled], keeping: Callable[[sqlite3.Connection], Fresh]
+) -> Callable[[sqlite3.Connection], Fresh]:
+    def change(connection: sqlite3.Connection) -> Fresh:
         known = kept_line.known_lanes(connection)
         kept_records.delete(connection, [record.id for record in found.records])
-        kept_line.exhume(connection, letters)
-        new = dead_letters.keep(connection, letters)
+        kept_line.exhume(connection, found.letters)
+        fresh = keeping(connection)
         for row in rows:
             if row.lane in known:
                 spool.insert(connection, row)
         for lane, tally in found.tallies.items():
             for (entry, reason), count in tally.items() if lane in known else ():
                 positions.add_to_books(connection, lane, entry, reason, count)
-        return new
+        return fresh
 
     return change
 

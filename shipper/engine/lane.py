@@ -6,6 +6,7 @@ What is unsettled for too long goes to the spool, in the transaction that moves 
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 from collections import Counter
@@ -17,10 +18,11 @@ from shipper.clock import EngineClock
 from shipper.engine.backlog import Backlog
 from shipper.engine.breaker import Breaker, Storm
 from shipper.engine.chunk import Chunk, Share
-from shipper.engine.dead_letter_box import DeadLetterBox
+from shipper.engine.dead_letter_box import COPY, DeadLetterBox, Fresh
 from shipper.engine.ledger import Entry, Ledger, Tally
 from shipper.engine.letters import event_letter
 from shipper.engine.line import Line, Waiting
+from shipper.engine.oversize import fitting
 from shipper.engine.parcel import Parcel, Slice, Verdict
 from shipper.engine.rendering import Rendering
 from shipper.engine.retries import Retries
@@ -30,7 +32,7 @@ from shipper.engine.targets import TargetCap
 from shipper.observe.metrics import Metrics
 from shipper.output import Output
 from shipper.source import END, Position, StopSignal
-from shipper.state import dead_letters, positions, spool
+from shipper.state import positions, spool
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.positions import Move
 from shipper.state.spool import Spooled, Totals
@@ -42,6 +44,8 @@ QUEUE_BYTES = 16 * 1024 * 1024
 WINDOW = 1000
 #: Seconds that a reader waits for room in a lane that delivers, before its neighbours shall not wait any longer.
 PATIENCE = 1.0
+#: What becomes of the copy of a dead letter that its output refuses: there is the dead letter itself.
+GIVEN_UP = ("filtered", "dead_letter")
 #: Seconds between two looks at the stop signal, or at the clock, while waiting.
 LOOK = 0.5
 
@@ -145,11 +149,12 @@ class Lane:
             events = share.events[first:] if first else share.events
             native = share.events if share.native is None else share.native
             native = native[first:] if first else native
-            values = self._cap.apply(share.values[first:] if first else share.values)
-            if self.max_event_bytes is not None and max(map(len, events)) > self.max_event_bytes:
-                self._put_fitting(entry, events, values, native)
-            else:
-                self._put(entry, events, values, native, 0)
+            values = share.values[first:] if first else share.values
+            now = self._clock.monotonic()
+            waiting = Waiting(entry, events, values, native, 0, 0, 0, now, chunk.time, entry)
+            self._admit(self._queue, waiting)
+            if entry.done:
+                self._submit([ledger], ())
             if len(self._queue.waiting) == 1 or self._queue.full():
                 self._work.notify()
         return True
@@ -231,7 +236,7 @@ class Lane:
                 if not already and not refused:
                     tally["delivered", ""] = end - begin
                 else:
-                    tally.update(_become(index, already, refused) for index in range(begin, end))
+                    tally.update(_become(index, already, refused, letters) for index in range(begin, end))
                 start = part.start + begin - part.first
                 kept = [letters[index] for index in range(begin, end) if index in letters] if letters else ()
                 part.origin.settle(start, start + end - begin, tally, kept)
@@ -414,9 +419,8 @@ class Lane:
 
     def _load(self, rows: Sequence[Spooled]) -> None:
         for waiting in self._backlog.load(rows, self.rendering, self._clock.monotonic()):
-            waiting.values = self._cap.apply(waiting.values)
-            waiting.size = self._front.size_of(waiting.events)
-            self._front.put(waiting)
+            self._admit(self._front, waiting)
+        self._submit((), [row for row in self._backlog.rows if not row.owes])
 
     def _make_room(self, stop: StopSignal, neighbours: Sequence[Lane]) -> bool:
         while self._queue.bytes >= QUEUE_BYTES and self._queue:
@@ -516,45 +520,30 @@ class Lane:
 
     # -- inside the lock: offering and settling ----------------------------------------------------------------------
 
-    def _put(
-        self,
-        entry: Entry,
-        events: Sequence[bytes],
-        values: Sequence[tuple[str | None, ...]],
-        native: Sequence[bytes],
-        start: int,
-    ) -> None:
-        now, size = self._clock.monotonic(), self._queue.size_of(events)
-        self._queue.put(Waiting(entry, events, values, native, start, 0, size, now, entry.chunk.time, entry))
+    def _admit(self, line: Line, waiting: Waiting) -> None:
+        """Puts events into a line: their targets within the cap, and none larger than the destination takes."""
+        waiting.values = self._cap.apply(waiting.values)
+        limit = self.max_event_bytes
+        parts: Iterable[Waiting] = (waiting,)
+        if limit is not None and max(map(len, waiting.events)) > limit:
+            truncate = self.settings.oversize == "truncate"
+            parts = fitting(waiting, limit, self.rendering, truncate=truncate, refuse=self._set_aside)
+        for part in parts:
+            part.size = line.size_of(part.events)
+            line.put(part)
 
-    def _put_fitting(
-        self,
-        entry: Entry,
-        events: Sequence[bytes],
-        values: Sequence[tuple[str | None, ...]],
-        native: Sequence[bytes],
-    ) -> None:
-        """The same where some event is larger than the destination takes: it is cut, or becomes a dead letter."""
-        limit = self.max_event_bytes or 0
-        lines, own = list(events), list(native)
-        begin = 0
-        for item, line in enumerate(events):
-            if len(line) <= limit:
-                continue
-            shorter = self.rendering.truncated(native[item], limit) if self.settings.oversize == "truncate" else None
-            if shorter is not None:
-                own[item], lines[item] = shorter, self.rendering([shorter], None)[0][0]
-                continue
-            if item > begin:
-                self._put(entry, lines[begin:item], values[begin:item], own[begin:item], begin)
-            place = entry.places(item, item + 1)[0]
-            detail = f"{len(line)} bytes, of {limit} that one event may have"
-            letter = self._refused(place, native[item], line if self._raw else None, "too_large", detail)
-            entry.settle(item, item + 1, {("dead_lettered", "too_large"): 1}, [letter])
-            begin = item + 1
-        if begin < len(lines):
-            self._put(entry, lines[begin:], values[begin:], own[begin:], begin)
-        self._submit([entry.ledger], ())
+    def _set_aside(self, waiting: Waiting, index: int) -> None:
+        """An event is too large: it becomes a dead letter, unless it is the copy of one."""
+        item, line = waiting.start + index, waiting.events[index]
+        (place,) = waiting.origin.places(item, item + 1)
+        detail = f"{len(line)} bytes, of {self.max_event_bytes} that one event may have"
+        raw = line if self._raw else None
+        letter = self._refused(place, waiting.native[index], raw, "too_large", detail)
+        become, letters = (("dead_lettered", "too_large"), [letter]) if place.ordinal != COPY else (GIVEN_UP, [])
+        waiting.origin.settle(item, item + 1, {become: 1}, letters)
+        if isinstance(waiting.origin, Row):
+            self._backlog.settled(1)
+        self._metrics.count(self.name, {become: 1})
 
     def _refused(
         self,
@@ -588,12 +577,11 @@ class Lane:
             self.books.update(part.tally)
         self._backlog.add(new)
         if moves or letters or flushed or new or bookmark is not None:
-            self._writer.submit(
-                self._transaction(moves, letters, flushed, new, bookmark),
-                self._committed if new else self._letters.kept,
-            )
+            committed = functools.partial(self._committed, [row.id for row in new]) if new else self._letters.kept
+            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed)
 
-    def _committed(self, letters: Sequence[DeadLetter]) -> None:
+    def _committed(self, rows: Sequence[int], letters: Fresh) -> None:
+        self.disk.committed(rows)
         self._letters.kept(letters)
         with self._lock:
             self._work.notify()  # rows can be read back now
@@ -605,9 +593,11 @@ class Lane:
         flushed: Sequence[Flushed],
         new: Sequence[Spooled],
         bookmark: bytes | None,
-    ) -> Callable[[Connection], list[DeadLetter]]:
-        def change(connection: Connection) -> list[DeadLetter]:
-            fresh = dead_letters.keep(connection, letters)
+    ) -> Callable[[Connection], Fresh]:
+        keep = self._letters.keeping(letters)
+
+        def change(connection: Connection) -> Fresh:
+            fresh = keep(connection)
             for row in new:
                 spool.insert(connection, row)
             positions.settle(connection, self.id, moves, bookmark)
@@ -618,8 +608,12 @@ class Lane:
         return change
 
 
-def _become(index: int, already: frozenset[int], refused: Mapping[int, tuple[str, Any]]) -> tuple[str, str]:
+def _become(
+    index: int, already: frozenset[int], refused: Mapping[int, tuple[str, Any]], letters: Mapping[int, DeadLetter]
+) -> tuple[str, str]:
     """What an event has become, as a line of the books."""
+    if index in refused and index not in letters:
+        return GIVEN_UP
     if index in refused:
         return "dead_lettered", refused[index][0]
     return ("already_stored", "") if index in already else ("delivered", "")

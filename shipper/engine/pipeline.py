@@ -142,8 +142,8 @@ class Pipeline:
             refuse_to_forget(configuration, lanes.owing(connection))
             before = positions.books(connection)
             room = Room(path, configuration.state.reserve)
-            letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics)
             disk = SpoolDisk(reading, spool.next_id(connection), room)
+            letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics, disk)
             in_time = self._run(outputs, Writer(connection, self._clock, room), letters, disk)
             return self._result(before, positions.books(connection), in_time)
 

@@ -25,7 +25,7 @@ from shipper.engine.unpacking import decodes, since
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
 from shipper.source import END, Partition, Position, Read, Record, Source, Start
-from shipper.state import dead_letters, gaps, positions
+from shipper.state import gaps, positions
 from shipper.state.kept_records import KeptRecord
 from shipper.state.positions import PartitionRow, Stream
 from shipper.state.writer import Writer
@@ -294,7 +294,7 @@ class Reader:
             owed = (line for line in self._lines if line.ledger.settled is None or line.ledger.settled < end)
             lanes = tuple(sorted(line.lane.id for line in owed))
             letters.append(record_letter(self._source, self._stream.id, self._row.id, record, parts, now, lanes))
-        self._writer.submit(lambda connection: dead_letters.keep(connection, letters), self._letters.kept)
+        self._writer.submit(self._letters.keeping(letters), self._letters.kept)
         row = 0
         outcomes = decodes(prepared)
         while row < len(outcomes) and not outcomes[-1 - row]:

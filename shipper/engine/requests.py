@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -102,10 +103,10 @@ class Requests:
         events = records = after = 0
         while True:
             page = Filter(**{**request.get("filter", {}), "after": after or chosen.after})
-            first = self._disk.reserve(PAGE)
-            replayed, grown = self._writer.call(
-                functools.partial(_replay_page, chosen=page, first_id=first, now=self._clock.now(), lanes=served)
-            )
+            with self._ids() as first:
+                replayed, grown = self._writer.call(
+                    functools.partial(_replay_page, chosen=page, first_id=first, now=self._clock.now(), lanes=served)
+                )
             for lane, totals in grown.items():
                 served[lane].adopt(totals)
             events += replayed.letters - replayed.records
@@ -147,14 +148,10 @@ class Requests:
         source = self._away(request["output"])
         moved = 0
         while True:
-            first = self._disk.reserve(PAGE)
-
-            def change(connection: sqlite3.Connection, first: int = first) -> tuple[int, Totals]:
-                before = spool.totals(connection).get(to.id, _NONE)
-                events = spool.move(connection, source, to.id, first, PAGE)
-                return events, gained(before, spool.totals(connection).get(to.id, _NONE))
-
-            events, totals = self._writer.call(change)
+            with self._ids() as first:
+                events, totals = self._writer.call(
+                    functools.partial(_move_page, source=source, to=to.id, first_id=first)
+                )
             if not events:
                 return {"events": moved}
             to.adopt(totals)
@@ -212,11 +209,26 @@ class Requests:
             raise StateError(f"the state file knows no output {name!r}; see: shipper spool list")
         return int(row[0])
 
+    @contextmanager
+    def _ids(self) -> Iterator[int]:
+        """The first of the ids that one page may need."""
+        ids = self._disk.reserve(PAGE)
+        try:
+            yield ids.start
+        finally:
+            self._disk.committed(ids)
+
     def _page_by_page(self, change: Callable[[sqlite3.Connection], int]) -> int:
         count = 0
         while done := self._writer.call(change):
             count += done
         return count
+
+
+def _move_page(connection: sqlite3.Connection, source: int, to: int, first_id: int) -> tuple[int, Totals]:
+    before = spool.totals(connection).get(to, _NONE)
+    events = spool.move(connection, source, to, first_id, PAGE)
+    return events, gained(before, spool.totals(connection).get(to, _NONE))
 
 
 def _replay_page(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from shipper.clock import Clock
+from shipper.clock import EngineClock
 from shipper.decode import Decoder, Origin
 from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.holds import Holds
@@ -55,7 +55,7 @@ class SourceLine:
         letters: DeadLetterBox,
         holds: Holds,
         metrics: Metrics,
-        clock: Clock,
+        clock: EngineClock,
     ) -> None:
         """``everyone``: all lanes at work. ``reading``: without it only what was kept is decoded. ``storm``: after how
         many records in a row that cannot be decoded they are not to blame."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from shipper.state import spool
@@ -25,24 +25,37 @@ class SpoolDisk:
         self._room = room
         self._lock = threading.Lock()
         self._giving = threading.Lock()
+        self._uncommitted: set[int] = set()
 
     def allocate(self) -> int:
-        """The id of the next row: they grow in the order of the lines."""
+        """The id of the next row: they grow in the order of the lines. ``committed`` has to be told of it."""
         with self._giving:
-            return next(self._ids)
+            given = next(self._ids)
+            self._uncommitted.add(given)
+            return given
 
-    def reserve(self, count: int) -> int:
-        """The first of so many ids in a row."""
+    def reserve(self, count: int) -> range:
+        """So many ids in a row; ``committed`` has to be told of all of them, used or not."""
         with self._giving:
             first = next(self._ids)
-            for _ in range(count - 1):
-                next(self._ids)
-        return first
+            given = range(first, first + count)
+            self._ids = itertools.count(given.stop)
+            self._uncommitted.update(given)
+            return given
+
+    def committed(self, ids: Iterable[int]) -> None:
+        """These are in the state file now, or never will be."""
+        with self._giving:
+            self._uncommitted.difference_update(ids)
 
     def page(self, lane: int, after: int, max_bytes: int) -> list[Spooled]:
-        """Rows of a lane that have been committed, from the first behind ``after`` on."""
+        """Rows of a lane, from the first behind ``after`` on, as far as no smaller id is still on its way: transactions
+        may overtake each other, the line's order may not change."""
+        with self._giving:
+            limit = min(self._uncommitted, default=None)
         with self._lock:
-            return spool.page(self._reading, lane, after, max_bytes)
+            rows = spool.page(self._reading, lane, after, max_bytes)
+        return rows if limit is None else [row for row in rows if row.id < limit]
 
     def short(self) -> bool:
         """Whether so little of the disk is free that it is kept for positions and deletions."""

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shipper.clock import Clock
+from shipper.clock import EngineClock
 from shipper.decode import Decoded, Decoder, Refused
 from shipper.engine.chunk import Chunk
 from shipper.engine.lane import Lane
@@ -68,7 +68,7 @@ class Unpacking:
         lanes: Sequence[Lane],
         routes: Routes,
         decoder: Callable[[int], Decoder],
-        clock: Clock,
+        clock: EngineClock,
     ) -> None:
         """``routes`` are those of ``lanes``, in their order; ``decoder`` makes one for a partition (id)."""
         self._source = source

@@ -175,6 +175,8 @@ class Works:
             self.outputs[output.name] = self._shipping(configuration, output, ids[output.name], totals)
         # Where the configuration lists them, whenever they were begun.
         self.outputs = {name: self.outputs[name] for name in configuration.outputs}
+        copies = configuration.dead_letters.output
+        self._letters.copy_to(self.outputs[copies].lane if copies else None)
 
     def _shipping(
         self, configuration: Configuration, output: Output[Any], identifier: int, totals: Mapping[int, Totals]

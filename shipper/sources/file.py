@@ -18,8 +18,8 @@ from shipper.sources.file_content import Content, open_content, unreadable, writ
 from shipper.sources.file_turns import Turns
 from shipper.sources.file_values import LIMIT, LOOK_BACK, Splitter, may_begin
 
-#: Bytes of one read: a few hundred records.
-BLOCK = 256 * 1024
+#: Bytes of one read: about as many records as a chunk takes. (Measured: a quarter of it costs 4 % more per event.)
+BLOCK = 1024 * 1024
 #: Bytes of the first line that tell one file from another of the same name.
 HEAD = 4096
 #: Seconds between two looks at a file that does not grow.

@@ -99,12 +99,12 @@ class Rig:
         self.writer = Writer(self.connection, self.clock)
         self.metrics = Metrics()
         self.holds = Holds(random.Random(1))
-        letters = DeadLetterBox(self.connection, 10_000, self.metrics)
         identifier = positions.ensure_lanes(self.connection, ["out"])["out"]
         stream = positions.ensure_stream(self.connection, "arn/1", "arn", "earliest", None, [identifier])
         row = positions.ensure_partitions(self.connection, stream, ["p"], [identifier], 1000.0)["p"]
         assert row.begin is EARLIEST
         disk = SpoolDisk(open_reader(path), spool.next_id(self.connection), Room(path, None))
+        letters = DeadLetterBox(self.connection, 10_000, self.metrics, disk)
         randomness = random.Random(1)
         self.lane = Lane(
             "out", identifier, output, self.writer, letters, self.metrics, self.clock, disk, randomness, storm=100

@@ -90,8 +90,8 @@ _SLOW_CATEGORIES = {"read", "write", "ddl", "authentication", "privilege"}
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A process's end: when it was asked for or came, when the process was gone (monotonic seconds), and whether it
-    had nothing open: what it had sent is settled."""
+    """A process's end: when it was asked for or came, when the process was gone (monotonic seconds), and whether
+    all that it had read was settled or in the spool: then only what had no answer yet may be sent again."""
 
     asked: float
     gone: float
@@ -114,7 +114,7 @@ class Stage:
         self._offset = folder / "clock"
         self._plan = sorted(self._moments(), key=lambda moment: moment[0])
         self._now = 0.0
-        self._disk_full = self._full_at_start = False
+        self._disk_full = self._full_since_start = False
 
     def __enter__(self) -> Stage:
         with ExitStack() as stack:
@@ -197,7 +197,7 @@ class Stage:
             self._pass(until - self._now, process)
         asked = time.monotonic()
         self._end(process, life)
-        self.ends.append(End(asked, time.monotonic(), life.ending == "term" and process.returncode == 0))
+        self.ends.append(End(asked, time.monotonic(), process.returncode in (0, 75)))
         self._say(f"process {number} is gone ({life.ending}): {process.returncode}")
         self._process = None
         self._pass(life.gap, None)
@@ -205,7 +205,7 @@ class Stage:
     def _begin_life(self, number: int, life: Life) -> subprocess.Popen[bytes]:
         before = self._signs()
         self._say(f"process {number} starts")
-        self._full_at_start = self._disk_full
+        self._full_since_start = self._disk_full
         process = self._process = self._start()
         if life.awaited:
             deadline = time.monotonic() + AWAKENING
@@ -214,7 +214,9 @@ class Stage:
         return process
 
     def _refused(self, process: subprocess.Popen[bytes]) -> bool:
-        return self._full_at_start and process.returncode == 1
+        """Whether it may have refused to start: the disk is full, and there is no ballast left to give up."""
+        ballast = self.state.with_name(self.state.name + ".ballast")
+        return self._full_since_start and process.returncode == 1 and not ballast.exists()
 
     def _end(self, process: subprocess.Popen[bytes], life: Life) -> None:
         first, _, second = life.ending.partition(", ")
@@ -320,7 +322,7 @@ class Stage:
 
     def _fill(self) -> None:
         """Takes all room that the disk has."""
-        self._disk_full = True
+        self._disk_full = self._full_since_start = True
         with (self.disk / "filler").open("wb") as file:
             for size in (1024 * 1024, 4096):
                 with suppress(OSError):

@@ -201,6 +201,13 @@ def test_a_half_settled_record_may_be_met_again(scene: Scene) -> None:
     assert dead_letters.keep(scene.connection, [scene.record_letter(RECORD)]) == []
 
 
+def test_a_partition_that_a_lane_has_read_to_its_end_is_not_met_again(scene: Scene) -> None:
+    scene.connection.execute("UPDATE positions SET ended = 1")
+    dead_letters.keep(scene.connection, [scene.record_letter(RECORD)])
+    dead_letters.purge(scene.connection, Filter())
+    assert scene.connection.execute("SELECT count(*) FROM tombstones").fetchone() == (0,)
+
+
 def test_an_event_leaves_a_tombstone_only_where_its_own_lane_is_behind(scene: Scene) -> None:
     scene.settle(scene.a, RECORD)
     dead_letters.keep(scene.connection, [scene.event_letter(RECORD), scene.event_letter(RECORD, "b")])

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,8 +44,10 @@ def filled(folder: Path, free: int) -> Iterator[None]:
     other = folder / "somebody else's"
     with other.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - free)
-    yield
-    other.unlink()
+    try:
+        yield
+    finally:
+        other.unlink()
 
 
 def test_the_reserve_is_64_mb_or_a_twentieth_of_a_smaller_disk(tmp_path: Path) -> None:
@@ -88,22 +90,27 @@ def test_a_disk_without_ample_room_gets_no_ballast(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_takes_commits_again_after_the_ballast_was_given_up(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "40m") as folder, lock(folder / "s.db"):
+    with (
+        mounted(tmp_path / "disk", "40m") as folder,
+        lock(folder / "s.db"),
+        closing(open_state(folder / "s.db")) as connection,
+    ):
         room = Room(folder / "s.db")
-        connection = open_state(folder / "s.db")
         assert room.restore()
         with filled(folder, 0), writing(Writer(connection, SystemClock(), room)) as writer:
-            writer.call(
-                lambda opened: opened.execute("INSERT INTO lanes (name, bookmark) VALUES ('a', ?)", (bytes(MB),))
-            )
+            insert, done = "INSERT INTO lanes (name, bookmark) VALUES ('a', ?)", threading.Event()
+            writer.submit(lambda opened: opened.execute(insert, (bytes(MB),)), lambda _: done.set())
+            assert done.wait(20)
             assert writer.blocked is None
             assert not (folder / "s.db.ballast").exists()
-        connection.close()
 
 
 def test_a_disk_that_is_full_without_a_ballast_blocks_until_there_is_room(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "10m") as folder, lock(folder / "s.db"):
-        connection = open_state(folder / "s.db")
+    with (
+        mounted(tmp_path / "disk", "10m") as folder,
+        lock(folder / "s.db"),
+        closing(open_state(folder / "s.db")) as connection,
+    ):
         done = threading.Event()
         insert = "INSERT INTO lanes (name, bookmark) VALUES ('a', ?)"
         with writing(Writer(connection, SystemClock(), Room(folder / "s.db"))) as writer:
@@ -112,7 +119,6 @@ def test_a_disk_that_is_full_without_a_ballast_blocks_until_there_is_room(tmp_pa
                 until(lambda: writer.blocked, lambda: "a full disk took a commit")
             assert done.wait(20)
             assert writer.blocked is None
-        connection.close()
 
 
 def test_the_ballast_is_given_up_where_the_disk_is_full_at_the_start(tmp_path: Path) -> None:
@@ -132,12 +138,10 @@ def test_a_full_disk_does_not_keep_the_lock_from_being_taken(tmp_path: Path) -> 
 
 
 def test_the_writer_makes_the_ballast_when_there_is_room(tmp_path: Path) -> None:
-    with lock(tmp_path / "s.db"):
-        connection = open_state(tmp_path / "s.db")
-        with writing(Writer(connection, SystemClock(), Room(tmp_path / "s.db"))) as writer:
-            writer.call(lambda _: None)
-            until((tmp_path / "s.db.ballast").exists, lambda: "no ballast")
-        connection.close()
+    path = tmp_path / "s.db"
+    with lock(path), closing(open_state(path)) as opened, writing(Writer(opened, SystemClock(), Room(path))) as writer:
+        writer.call(lambda _: None)
+        until((tmp_path / "s.db.ballast").exists, lambda: "no ballast")
 
 
 def test_ten_thousand_rows_cost_the_same_at_the_end_and_the_file_shrinks_again(scene: Scene, path: Path) -> None:

@@ -1,12 +1,13 @@
 """A TCP proxy that spoils what goes through it: refused, reset, cut off, closed on one side, late, drop by drop.
 
-It knows nothing of what it carries but that a client speaks first and gets a reply: an *exchange*. Each exchange draws
-from a seeded generator whether the fault strikes it, and where.
+An *exchange* is a request and its reply, of which it knows no more than where a reply of HTTP/1.1 with a
+Content-Length ends. Each exchange draws from a seeded generator whether the fault strikes it, and where.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import select
 import socket
 import struct
@@ -136,7 +137,7 @@ class _Connection:
         self._server = server
         #: When the exchange began that waits for its reply; ``None``: none does.
         self._began: float | None = None
-        self._replying = False
+        self._reply = bytearray()
         self._fault: tuple[Kind, float, float] = ("pass", 0.0, 0.0)
 
     def run(self) -> None:
@@ -157,8 +158,9 @@ class _Connection:
         if not data:
             self._break(reset=False)
             return False
-        if self._began is None or self._replying:
-            self._began, self._replying = time.monotonic(), False
+        if self._began is None:
+            self._began = time.monotonic()
+            self._reply.clear()
             self._fault = self._proxy.draw()
         kind, where, _ = self._fault
         if kind == "unsent":
@@ -182,9 +184,8 @@ class _Connection:
             self._client.shutdown(socket.SHUT_WR)
             self._break(reset=False)
             return False
-        if kind == "delay" and not self._replying:
+        if kind == "delay" and not self._reply:
             self._proxy.pause(seconds)
-        self._replying = True
         try:
             for part in _drops(data) if kind == "trickle" else [data]:
                 if kind == "trickle":
@@ -193,6 +194,9 @@ class _Connection:
         except OSError:
             self._break(reset=False)
             raise
+        self._reply += data
+        if _complete(self._reply):
+            self._began = None
         return True
 
     def _break(self, *, reset: bool) -> None:
@@ -210,6 +214,12 @@ class _Connection:
             pass  # it has gone already
         if self._began is not None:
             self._proxy.broken.append((self._began, time.monotonic()))
+
+
+def _complete(reply: bytes | bytearray) -> bool:
+    head, end, body = reply.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+    return bool(end) and length is not None and len(body) >= int(length[1])
 
 
 def _drops(data: bytes) -> list[bytes]:
