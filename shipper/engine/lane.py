@@ -103,6 +103,8 @@ class Lane:
         self._waited = 0.0
         self._finishing = False
         self._leaving = False
+        #: Whether what was unsettled has been given to the spool for good.
+        self.closed = False
         self._stopped = False
         #: Why nothing can be spooled although it should be; ``None``: it can, or need not.
         self.cramped: str | None = None
@@ -296,6 +298,7 @@ class Lane:
             if flying:
                 self._metrics.possible_duplicates(self.name, flying)
             self._spill(force=True)
+            self.closed = True
 
     # -- starting and stopping ---------------------------------------------------------------------------------------
 
@@ -403,7 +406,7 @@ class Lane:
         backlog = self._backlog
         if not backlog.unread or backlog.loading or self._front.full() or len(self._flying) >= self.breaker.limit:
             return False
-        return not self._retries.full()
+        return not self._retries.full() and (self.max_event_bytes is None or self._letters.has_room())
 
     def _load(self, rows: Sequence[Spooled]) -> None:
         for waiting in self._backlog.load(rows, self.rendering, self._clock.monotonic()):
