@@ -424,7 +424,8 @@ class Lane:
                 self._waited = 0.0
                 return True
             before = self._clock.monotonic()
-            self._clock.wait_for_news(self._room, LOOK)
+            # Nobody notifies a lane when the state file has caught up with the spools of all of them.
+            self._clock.wait_for_news(self._room, LOOK / 10 if self._writer.behind else LOOK)
             self._waited += self._clock.monotonic() - before
         self._waited = max(0.0, self._waited - 0.001)
         return True
@@ -451,6 +452,8 @@ class Lane:
             self.cramped = None
             over = not force
         elif self.cramped is not None:
+            return False
+        if self._writer.behind and not force:
             return False
         rows = Rows(self.id, self.disk.allocate, self._clock.now())
         ledgers: list[Ledger] = []
@@ -569,7 +572,8 @@ class Lane:
         self._backlog.add(new)
         if moves or letters or flushed or new or bookmark is not None:
             committed = functools.partial(self._committed, [row.id for row in new]) if new else self._letters.kept
-            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed)
+            size = sum(row.size for row in new) + sum(len(letter.data) for letter in letters)
+            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed, size)
 
     def _committed(self, rows: Sequence[int], letters: Fresh) -> None:
         self.disk.committed(rows)

@@ -161,7 +161,7 @@ class Reader:
         """Waits while the dead letters are full, or the disk takes none; false when the reader was stopped."""
         while not self._stop.is_set():
             with pulse.idle():
-                self._writer.wait_while_blocked(self._stop)
+                self._writer.wait_while_behind(self._stop)
             try:
                 self._letters.require_room()
             except Held as held:
@@ -192,7 +192,8 @@ class Reader:
                     resource_id=self._source.resource_id,
                 )
             )
-        self._writer.submit(self._letters.keeping(letters), self._letters.kept)
+        size = sum(len(letter.data) for letter in letters)
+        self._writer.submit(self._letters.keeping(letters), self._letters.kept, size)
 
     def _note(self, read: Read) -> None:
         if read.records or (read.lag is not None and read.lag < self._lag):
