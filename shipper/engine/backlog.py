@@ -29,6 +29,8 @@ class Backlog:
         self._disk = disk
         self._rows: dict[int, Row] = {}
         self._cursor = 0
+        #: Settled before they were read back: until their deletion is committed they can be read all the same.
+        self._done: set[int] = set()
         #: What is on disk and not settled, also what is in memory of it.
         self.totals = EMPTY
         self.loading = False
@@ -58,11 +60,12 @@ class Backlog:
         loaded: list[Waiting] = []
         for spooled in rows:
             self._cursor = spooled.id
-            if spooled.id in self._rows:
+            if spooled.id in self._rows or spooled.id in self._done:
                 continue  # went to disk while it was being sent
             row = self._rows[spooled.id] = Row(spooled)
             events, values = rendering(spooled.native, spooled.raw)
             loaded.append(Waiting(row, events, values, spooled.native, 0, 0, 0, now, spooled.oldest))
+        self._done = {row for row in self._done if row > self._cursor}
         return loaded
 
     def add(self, rows: Sequence[Spooled]) -> None:
@@ -96,6 +99,12 @@ class Backlog:
             flushed.append(change)
             if change.rest is None:
                 self._rows.pop(row.row.id, None)
+                if row.row.id > self._cursor:
+                    self._done.add(row.row.id)
                 left = self.totals.rows - 1
                 self.totals = self.totals._replace(rows=left, bytes=self.totals.bytes - row.row.size) if left else EMPTY
+        if self._done and not self.totals.rows:
+            # Nothing is on disk but what is being deleted, and what is being written by others, with larger numbers.
+            self._cursor = max(self._cursor, min(max(self._done), self._disk.complete()))
+            self._done = {row for row in self._done if row > self._cursor}
         return flushed

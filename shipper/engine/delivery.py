@@ -136,6 +136,8 @@ class Delivery:
         """What follows from a request. Inside the lane's lock."""
         lane = self._lane
         lane.landed(parcel)
+        if lane.closed:
+            return  # too late: it is in the spool, and somebody else's
         if isinstance(report, Held):
             self._metrics.batch(lane.name, Outcome.HELD)
             self._failed_wholly(parcel, Failure(Outcome.HELD, report.reason, str(report)))
@@ -242,12 +244,14 @@ class Delivery:
             if self._storm.passed():
                 self._end_of_storm()
             self._row = []
-        if not verdict.refused or passed or parcel.judged:
+        if not verdict.refused:
             return False
         if not self._letters.has_room():
             self._doubt(verdict)
             self._hold(self._letters.full())
             return True
+        if passed or parcel.judged:
+            return False
         if not self._storm.refused(len(verdict.refused)):
             return False
         reason, failure = next(iter(verdict.refused.values()))

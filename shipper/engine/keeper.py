@@ -302,6 +302,7 @@ class Keeper:
         self._writer.submit(
             _transaction(found, rows, self._letters.keeping([*found.letters, *buried])),
             lambda fresh: self._handed_over(found, rows, fresh, done),
+            found.size,
         )
         for identifier, lane_at_work in lanes.items():
             tally = Counter(found.tallies[identifier])
@@ -347,7 +348,7 @@ class Keeper:
         not take becomes dead letters, which are returned."""
         buried: list[DeadLetter] = []
         with pulse.idle():
-            self._writer.wait_while_blocked(self._stop)
+            self._writer.wait_while_behind(self._stop)
             for identifier, lane in lanes.items():
                 pieces = found.pieces.get(identifier, [])
                 size = sum(piece.size for piece in pieces)

@@ -103,6 +103,8 @@ class Lane:
         self._waited = 0.0
         self._finishing = False
         self._leaving = False
+        #: Whether what was unsettled has been given to the spool for good.
+        self.closed = False
         self._stopped = False
         #: Why nothing can be spooled although it should be; ``None``: it can, or need not.
         self.cramped: str | None = None
@@ -308,6 +310,7 @@ class Lane:
             if flying:
                 self._metrics.possible_duplicates(self.name, flying)
             self._spill(force=True)
+            self.closed = True
 
     # -- starting and stopping ---------------------------------------------------------------------------------------
 
@@ -415,7 +418,7 @@ class Lane:
         backlog = self._backlog
         if not backlog.unread or backlog.loading or self._front.full() or len(self._flying) >= self.breaker.limit:
             return False
-        return not self._retries.full()
+        return not self._retries.full() and (self.max_event_bytes is None or self._letters.has_room())
 
     def _load(self, rows: Sequence[Spooled]) -> None:
         for waiting in self._backlog.load(rows, self.rendering, self._clock.monotonic()):
@@ -433,7 +436,8 @@ class Lane:
                 self._waited = 0.0
                 return True
             before = self._clock.monotonic()
-            self._clock.wait_for_news(self._room, LOOK)
+            # Nobody notifies a lane when the state file has caught up with the spools of all of them.
+            self._clock.wait_for_news(self._room, LOOK / 10 if self._writer.behind else LOOK)
             self._waited += self._clock.monotonic() - before
         self._waited = max(0.0, self._waited - 0.001)
         return True
@@ -460,6 +464,8 @@ class Lane:
             self.cramped = None
             over = not force
         elif self.cramped is not None:
+            return False
+        if self._writer.behind and not force:
             return False
         rows = Rows(self.id, self.disk.allocate, self._clock.now())
         ledgers: list[Ledger] = []
@@ -578,7 +584,8 @@ class Lane:
         self._backlog.add(new)
         if moves or letters or flushed or new or bookmark is not None:
             committed = functools.partial(self._committed, [row.id for row in new]) if new else self._letters.kept
-            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed)
+            size = sum(row.size for row in new) + sum(len(letter.data) for letter in letters)
+            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed, size)
 
     def _committed(self, rows: Sequence[int], letters: Fresh) -> None:
         self.disk.committed(rows)

@@ -215,7 +215,7 @@ class Reader:
         stopped before that."""
         while not self._stop.is_set():
             with pulse.idle():
-                self._writer.wait_while_blocked(self._stop)
+                self._writer.wait_while_behind(self._stop)
             short = self._keeper.short()
             if short is not None:
                 self._hold(short, pulse)
@@ -276,7 +276,7 @@ class Reader:
         """Waits while the dead letters are full, or the disk takes none; false when the reader was stopped."""
         while not self._stop.is_set():
             with pulse.idle():
-                self._writer.wait_while_blocked(self._stop)
+                self._writer.wait_while_behind(self._stop)
             try:
                 self._letters.require_room()
             except Held as held:
@@ -294,7 +294,8 @@ class Reader:
             owed = (line for line in self._lines if line.ledger.settled is None or line.ledger.settled < end)
             lanes = tuple(sorted(line.lane.id for line in owed))
             letters.append(record_letter(self._source, self._stream.id, self._row.id, record, parts, now, lanes))
-        self._writer.submit(self._letters.keeping(letters), self._letters.kept)
+        size = sum(len(letter.data) for letter in letters)
+        self._writer.submit(self._letters.keeping(letters), self._letters.kept, size)
         row = 0
         outcomes = decodes(prepared)
         while row < len(outcomes) and not outcomes[-1 - row]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from shipper.clock import Clock
 from shipper.engine.dead_letter_box import DeadLetterBox
@@ -23,7 +24,7 @@ from shipper.engine.works import Works
 from shipper.errors import ShipperError, StateError
 from shipper.observe.metrics import Metrics
 from shipper.source import EARLIEST
-from shipper.state import control, dead_letters, gaps, lanes, spool, stands
+from shipper.state import control, dead_letters, gaps, lanes, positions, spool, stands
 from shipper.state.dead_letters import Filter
 from shipper.state.spool import Totals
 from shipper.state.writer import Writer
@@ -38,6 +39,9 @@ CLEANING = 60.0
 KEPT = 3600.0
 
 _NONE = Totals(0, 0, 0, 0.0)
+
+Books = Mapping[str, Mapping[str, Mapping[str, int]]]
+T = TypeVar("T")
 
 
 class Requests:
@@ -104,7 +108,7 @@ class Requests:
         while True:
             page = Filter(**{**request.get("filter", {}), "after": after or chosen.after})
             with self._ids() as first:
-                replayed, grown = self._writer.call(
+                replayed, grown = self._counted(
                     functools.partial(_replay_page, chosen=page, first_id=first, now=self._clock.now(), lanes=served)
                 )
             for lane, totals in grown.items():
@@ -149,9 +153,7 @@ class Requests:
         moved = 0
         while True:
             with self._ids() as first:
-                events, totals = self._writer.call(
-                    functools.partial(_move_page, source=source, to=to.id, first_id=first)
-                )
+                events, totals = self._counted(functools.partial(_move_page, source=source, to=to.id, first_id=first))
             if not events:
                 return {"events": moved}
             to.adopt(totals)
@@ -220,9 +222,39 @@ class Requests:
 
     def _page_by_page(self, change: Callable[[sqlite3.Connection], int]) -> int:
         count = 0
-        while done := self._writer.call(change):
+        while done := self._counted(change):
             count += done
         return count
+
+    def _counted(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Carries out a change of the state file, and lets the metrics follow the books."""
+
+        def with_books(connection: sqlite3.Connection) -> tuple[T, dict[str, Counter[tuple[str, str]]]]:
+            before = positions.books(connection)
+            result = change(connection)
+            return result, _entered(before, positions.books(connection))
+
+        result, entered = self._writer.call(with_books)
+        for output, tally in entered.items():
+            if output in self._works.outputs:
+                self._metrics.count(output, tally)
+        return result
+
+
+#: Lines of the books that are metrics too, under the same name or another: what is sent again is offered again.
+_COUNTED = {"replayed": "offered", "purged": "purged", "expired": "expired"}
+
+
+def _entered(before: Books, after: Books) -> dict[str, Counter[tuple[str, str]]]:
+    """What was entered into the books between two looks, by output."""
+    found: dict[str, Counter[tuple[str, str]]] = {}
+    for output, book in after.items():
+        for entry, name in _COUNTED.items():
+            earlier = before.get(output, {}).get(entry, {})
+            count = sum(book.get(entry, {}).values()) - sum(earlier.values())
+            if count > 0:
+                found.setdefault(output, Counter())[name, ""] += count
+    return found
 
 
 def _move_page(connection: sqlite3.Connection, source: int, to: int, first_id: int) -> tuple[int, Totals]:

@@ -26,11 +26,12 @@ class SpoolDisk:
         self._lock = threading.Lock()
         self._giving = threading.Lock()
         self._uncommitted: set[int] = set()
+        self._last = first_id - 1
 
     def allocate(self) -> int:
         """The id of the next row: they grow in the order of the lines. ``committed`` has to be told of it."""
         with self._giving:
-            given = next(self._ids)
+            given = self._last = next(self._ids)
             self._uncommitted.add(given)
             return given
 
@@ -39,6 +40,7 @@ class SpoolDisk:
         with self._giving:
             first = next(self._ids)
             given = range(first, first + count)
+            self._last = given.stop - 1
             self._ids = itertools.count(given.stop)
             self._uncommitted.update(given)
             return given
@@ -47,6 +49,11 @@ class SpoolDisk:
         """These are in the state file now, or never will be."""
         with self._giving:
             self._uncommitted.difference_update(ids)
+
+    def complete(self) -> int:
+        """The largest id up to which nothing is on its way."""
+        with self._giving:
+            return min(self._uncommitted, default=self._last + 1) - 1
 
     def page(self, lane: int, after: int, max_bytes: int) -> list[Spooled]:
         """Rows of a lane, from the first behind ``after`` on, as far as no smaller id is still on its way: transactions

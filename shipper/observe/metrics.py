@@ -118,7 +118,8 @@ class Metrics:
             self._queues[name] = queue
         for metric in (
             self._offered, self._delivered, self._already_stored, self._retried, self._possible_duplicates,
-            self._sent_bytes, self._send_duration, self._delay, self._last_delivery, self._dead_letters,
+            self._purged, self._expired, self._sent_bytes, self._send_duration, self._delay, self._last_delivery,
+            self._dead_letters,
         ):  # fmt: skip
             metric.labels(name)
         for rule in rules:
@@ -192,7 +193,8 @@ class Metrics:
 
     def count(self, output: str, tally: Mapping[tuple[str, str], int]) -> None:
         """Lines of the books, as (entry, reason): ``offered``, ``filtered`` by a rule, ``delivered``,
-        ``already_stored``, ``dead_lettered`` for a reason. The reason is empty where an entry has none."""
+        ``already_stored``, ``dead_lettered`` for a reason, ``purged``, ``expired``. The reason is empty where an
+        entry has none."""
         for (entry, reason), count in tally.items():
             match entry:
                 case "offered":
@@ -205,6 +207,10 @@ class Metrics:
                     self._already_stored.labels(output).inc(count)
                 case "dead_lettered":
                     self._dead_lettered.labels(output, _closed(reason, DEAD_LETTER_REASONS)).inc(count)
+                case "purged":
+                    self._purged.labels(output).inc(count)
+                case "expired":
+                    self._expired.labels(output).inc(count)
                 case _:
                     raise ValueError(f"the books have no entry {entry!r}")
 
@@ -359,6 +365,8 @@ class Metrics:
         self._dead_lettered = self._counter(
             "events_dead_lettered", "Events put to the dead letters.", "output", "reason"
         )
+        self._purged = self._counter("events_purged", "Dead letters that somebody deleted.", "output")
+        self._expired = self._counter("events_expired", "Dead letters that were too old.", "output")
         self._retried = self._counter("events_retried", "Events sent again.", "output")
         self._possible_duplicates = self._counter(
             "possible_duplicates", "Events sent again that may have been stored.", "output"

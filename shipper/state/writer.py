@@ -25,12 +25,14 @@ log = logging.getLogger("shipper.state")
 
 #: Seconds between two commits that nobody waits for.
 COMMIT_INTERVAL = 0.05
+#: Bytes that may wait for their commit before whoever has more is to wait.
+BEHIND = 16 * 1024 * 1024
 #: Seconds until a commit that the disk refused is tried again.
 RETRY_INTERVAL = 1.0
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
-_Waiting = tuple[Change[Any], "Future[Any] | None", Callable[[Any], None] | None]
+_Waiting = tuple[Change[Any], "Future[Any] | None", Callable[[Any], None] | None, int]
 
 
 class Writer:
@@ -48,21 +50,30 @@ class Writer:
         self._upkeep = Upkeep(connection, clock, room)
         self._waiting: deque[_Waiting] = deque()
         self._condition = threading.Condition()
+        self._size = 0
         self._urgent = False
         self._closing = False
         self._given_up = threading.Event()
         self._dead: BaseException | None = None
         self._pause = threading.Event()
 
-    def submit(self, change: Change[T], committed: Callable[[T], None] | None = None) -> None:
-        """Hands a change in; it is committed after everything that was handed in before, or not at all.
+    def submit(self, change: Change[T], committed: Callable[[T], None] | None = None, size: int = 0) -> None:
+        """Hands a change in; it is committed after everything that was handed in before, or not at all. ``size``: bytes
+        that it keeps in memory until then.
 
         Never waits. Raises ``StateError`` when the writer has died: then nothing is committed any more.
         """
         with self._condition:
             self._require_life()
-            self._waiting.append((change, None, committed))
+            self._waiting.append((change, None, committed, size))
+            self._size += size
             self._condition.notify_all()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for its commit that whoever has more should wait: the disk is slower than what comes,
+        and memory is bounded."""
+        return self._size >= BEHIND
 
     def call(self, change: Change[T]) -> T:
         """Hands a change in, waits until it is on disk, and returns what it returned or raises what it raised.
@@ -72,7 +83,7 @@ class Writer:
         future: Future[T] = Future()
         with self._condition:
             self._require_life()
-            self._waiting.append((change, future, None))
+            self._waiting.append((change, future, None, 0))
             self._urgent = True
             self._condition.notify_all()
         self._pause.set()
@@ -81,6 +92,12 @@ class Writer:
     def wait_while_blocked(self, stop: threading.Event) -> None:
         """Until the disk takes commits, or ``stop`` is set: what cannot be committed must not pile up in memory."""
         while self.blocked is not None and self._dead is None and not self._clock.wait(stop, RETRY_INTERVAL):
+            pass
+
+    def wait_while_behind(self, stop: threading.Event) -> None:
+        """The same until the disk has caught up with what was handed in."""
+        self.wait_while_blocked(stop)
+        while self.behind and self._dead is None and not self._clock.wait(stop, COMMIT_INTERVAL):
             pass
 
     def run(self, pulse: Callable[[], None]) -> None:
@@ -141,7 +158,7 @@ class Writer:
             self._dead = self._dead or StateError("closed")
             rest = [*group, *self._waiting]
             self._waiting.clear()
-        for _, future, _ in rest:
+        for _, future, _, _ in rest:
             if future is not None and not future.done():
                 future.set_exception(StateError("state: shipper stopped before the disk took the change"))
 
@@ -165,7 +182,9 @@ class Writer:
         if self.blocked is not None:
             log.info("state: the disk takes commits again")
             self.blocked = None
-        for (_, future, committed), result in zip(group, results, strict=True):
+        with self._condition:
+            self._size -= sum(size for _, _, _, size in group)
+        for (_, future, committed, _), result in zip(group, results, strict=True):
             if committed is not None:
                 committed(result)
             if future is None:
@@ -183,7 +202,7 @@ class Writer:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for change, future, _ in group:
+            for change, future, _, _ in group:
                 if future is None:
                     results.append(change(connection))
                     continue
