@@ -1,4 +1,4 @@
-"""The books of a run as people read them, and whether they balance."""
+"""The books as people read them, and whether they balance."""
 
 from __future__ import annotations
 
@@ -7,28 +7,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-Books = Mapping[str, Mapping[str, Mapping[str, int]]]
+from shipper.observe.books import Book, balances, dead_letters_now, total
 
-#: What an event that was offered or replayed can have become for good (delivery.md, The books).
-SETTLED = ("filtered", "delivered", "already_stored", "replayed_out", "purged", "expired")
-#: What takes a dead letter away again.
-TAKEN = ("replayed_out", "purged", "expired")
-
-
-def total(books: Mapping[str, Mapping[str, int]], entry: str) -> int:
-    """One line of one output's books over all reasons."""
-    return sum(books.get(entry, {}).values())
-
-
-def dead_letters_now(books: Mapping[str, Mapping[str, int]]) -> int:
-    """How many events and records are among the dead letters at present."""
-    return total(books, "dead_lettered") - sum(total(books, entry) for entry in TAKEN)
-
-
-def balances(books: Mapping[str, Mapping[str, int]], spooled: int = 0) -> bool:
-    """Whether every event that was offered to the output is accounted for. ``spooled``: those that are on disk."""
-    owed = total(books, "offered") + total(books, "replayed")
-    return owed == sum(total(books, entry) for entry in SETTLED) + dead_letters_now(books) + spooled
+Books = Mapping[str, Book]
 
 
 def show(console: Console, books: Books, owed: Mapping[str, int], spooled: Mapping[str, int]) -> None:
@@ -54,7 +35,7 @@ def show(console: Console, books: Books, owed: Mapping[str, int], spooled: Mappi
         console.print(f"dead letters by reason: {', '.join(reasons)} (see: shipper dead-letters list)")
 
 
-def _figures(book: Mapping[str, Mapping[str, int]], spooled: int, owed: int) -> dict[str, int]:
+def _figures(book: Book, spooled: int, owed: int) -> dict[str, int]:
     lines = {heading: total(book, heading.replace(" ", "_")) for heading in HEADINGS}
     return {**lines, "dead letters": dead_letters_now(book), "in the spool": spooled, "not settled": owed}
 
@@ -67,4 +48,4 @@ HEADINGS = (
 #: Columns that are shown whatever they hold.
 ALWAYS = ("offered", "delivered", "already stored", "filtered", "dead letters", "not settled")
 
-__all__ = ["Books", "balances", "dead_letters_now", "show", "total"]
+__all__ = ["Books", "show"]

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bars
 from shipper.commands import books
 from shipper.demo import EVERYTHING, Progress, Summary, run_demo
 from shipper.formats import readable
+from shipper.observe.books import total
 from shipper.observe.logging import configure
 from shipper.settings import LogSettings
 
@@ -49,7 +50,7 @@ def command(events: int, seed: int, keep: Path | None) -> int:
 
         summary = run_demo(folder, events, seed, show)
         bars.update(generating, completed=summary.generated)
-        bars.update(settling, completed=min(books.total(summary.result.books[EVERYTHING], "offered"), events))
+        bars.update(settling, completed=min(total(summary.result.books[EVERYTHING], "offered"), events))
     _print(console, summary)
     return 0 if summary.complete else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -57,6 +58,19 @@ class Moment(_Seconds):
         except ValueError:
             self.fail(f'{value!r} is neither a time ("2026-01-31T12:00Z") nor how long ago ("2h")', param, ctx)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Asks on a terminal whether to do what cannot be undone; says what was not done. Raises click's error of wrong
+    usage where nobody can be asked and ``yes`` was not given."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("this cannot be undone: give --yes where nobody can be asked")
+    if click.confirm(question):
+        return True
+    click.echo("nothing was done")
+    return False
 
 
 def configuration_option(command: F) -> F:

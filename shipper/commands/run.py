@@ -43,15 +43,16 @@ def command(config: tuple[Path, ...], once: bool, timeout: float | None, strict:
     configuration = load(config)
     configure(configuration.log)
     pipeline = Pipeline(configuration, once=once, timeout=timeout, load_again=lambda: load(config))
-    with _stopped_by_signals(pipeline):
+    with stopped_by_signals(pipeline):
         result = pipeline.run()
-    _say(result)
+    say(result)
     if result.exit_code == 0 and strict and result.dead_lettered:
         return EXIT_STRICT
     return result.exit_code
 
 
-def _say(result: Result) -> None:
+def say(result: Result) -> None:
+    """Prints how a run ended, for people."""
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
     books.show(console, result.books, result.owed, result.spooled)
     for hold in result.held:
@@ -71,7 +72,9 @@ def _keeps(result: Result) -> str:
 
 
 @contextmanager
-def _stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
+def stopped_by_signals(pipeline: Pipeline, *, reloads: bool = True) -> Iterator[None]:
+    """SIGTERM and SIGINT stop the pipeline, twice at once. SIGHUP reloads it, or, without ``reloads``, stops it too."""
+
     def stop(_number: int, _frame: FrameType | None) -> None:
         if pipeline.stopping:
             os._exit(1)  # asked twice: at once. What was not committed stays behind the position.
@@ -80,7 +83,7 @@ def _stopped_by_signals(pipeline: Pipeline) -> Iterator[None]:
     def reload(_number: int, _frame: FrameType | None) -> None:
         pipeline.reload()
 
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload if reloads else stop}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

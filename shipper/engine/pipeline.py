@@ -19,6 +19,7 @@ from shipper.engine.spool_disk import SpoolDisk
 from shipper.engine.threads import Threads
 from shipper.engine.works import Works, build_outputs, refuse_to_forget
 from shipper.errors import ShipperError
+from shipper.observe import status
 from shipper.observe.metrics import Metrics
 from shipper.observe.server import HttpServer
 from shipper.output import Output
@@ -101,6 +102,7 @@ class Pipeline:
         self._server: HttpServer | None = None
         self._writer: Writer | None = None
         self._works: Works | None = None
+        self._disk: SpoolDisk | None = None
         self.metrics.watch_held(self.held)
         self.metrics.watch_disk(configuration.state.path.parent)
         self.metrics.reloaded(ok=True)
@@ -142,7 +144,7 @@ class Pipeline:
             refuse_to_forget(configuration, lanes.owing(connection))
             before = positions.books(connection)
             room = Room(path, configuration.state.reserve)
-            disk = SpoolDisk(reading, spool.next_id(connection), room)
+            disk = self._disk = SpoolDisk(reading, spool.next_id(connection), room)
             letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics, disk)
             in_time = self._run(outputs, Writer(connection, self._clock, room), letters, disk)
             return self._result(before, positions.books(connection), in_time)
@@ -167,6 +169,13 @@ class Pipeline:
             if lane.cramped is not None:
                 held.append(Hold(f"output {lane.name}", *_CRAMPED[lane.cramped]))
         return held
+
+    def status(self) -> dict[str, Any]:
+        """Where everything stands (docs/commands.md, `shipper status`)."""
+        configuration, disk = self._configuration, self._disk
+        assert disk is not None  # the server begins after it
+        stored = disk.ask(lambda connection: status.of_state(connection, configuration))
+        return status.running(stored, self._phase, self.held(), self.metrics.registry)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
-"""Health and metrics over HTTP: three read-only paths, for probes and for Prometheus.
+"""Health, metrics and status over HTTP: read-only paths for probes, Prometheus and `shipper status`.
 
 It listens on loopback unless told otherwise, and expects strangers all the same: a request is bounded in size and time,
-connections in number, and no answer says more than names, counts and reasons.
+connections in number, and no answer says more than names, counts and reasons. Status says more of them than a stranger
+has to know: it answers only where the server listens on loopback.
 """
 
 from __future__ import annotations
 
 import io
+import ipaddress
 import logging
 import re
 import socket
@@ -99,6 +101,14 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return bare, number
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, given as an address or as `localhost`, is this machine's loopback."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -182,6 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
                     self._ready(strict=query.get("strict", ["0"])[-1] not in ("0", "false"))
                 case "/metrics":
                     self._answer(HTTPStatus.OK, CONTENT_TYPE, self.server.metrics.render())
+                case "/status" if self._local():
+                    self._say(True, self.server.vitals.status())
+                case "/status":
+                    self.send_error(HTTPStatus.FORBIDDEN)
                 case _:
                     self.send_error(HTTPStatus.NOT_FOUND)
         except OSError:
@@ -191,6 +205,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     do_HEAD = do_GET
+
+    def _local(self) -> bool:
+        """Whether the server listens on loopback alone, and was asked under a name of loopback: a page in a browser of
+        this machine, whose own name was made to lead here, asks under that."""
+        try:
+            host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            return False
+        return is_loopback(str(self.server.server_address[0])) and is_loopback(host)
 
     def _ready(self, *, strict: bool) -> None:
         ok, said = self.server.vitals.ready()

@@ -31,3 +31,6 @@ class Vitals(Protocol):
 
     def held(self) -> Iterable[HeldComponent]:
         """What waits for a person at present."""
+
+    def status(self) -> Mapping[str, Any]:
+        """Where everything stands (``shipper.observe.status``)."""

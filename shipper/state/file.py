@@ -30,6 +30,10 @@ _CHECKED = ("streams", "partitions", "lanes", "positions", "books")
 _MAX_WAL = 64 * 1024 * 1024
 
 
+class InUse(StateError):
+    """Another process ships with this state file, or changes it, and holds its lock."""
+
+
 class _Damaged(sqlite3.DatabaseError):
     """What SQLite's own check has found."""
 
@@ -82,7 +86,7 @@ def damaged(path: Path | str, error: BaseException, so: str) -> StateError:
 def lock(path: Path) -> Iterator[None]:
     """Holds the exclusive lock that makes this process the only one that ships with this state file.
 
-    Raises ``StateError`` when another process holds it, or when the folder cannot be written.
+    Raises ``InUse`` when another process holds it, ``StateError`` when the folder cannot be written.
     """
     lock_path = path.with_name(path.name + ".lock")
     try:
@@ -97,7 +101,7 @@ def lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
             message = f"state: {path} is used by another shipper (process {owner}); nothing was started"
-            raise StateError(f"{message}; stop that one, or give this one its own [state] path") from error
+            raise InUse(f"{message}; stop that one, or give this one its own [state] path") from error
         with suppress(OSError):  # whose lock it is, is a courtesy that a full disk may refuse
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

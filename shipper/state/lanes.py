@@ -49,6 +49,21 @@ def owing(connection: sqlite3.Connection) -> dict[str, Owing]:
     }
 
 
+def letters_owed(connection: sqlite3.Connection) -> dict[str, int]:
+    """What the dead letters that are kept count in every lane's books, by its name: an event one, a record as many as
+    it has ordinals that failed, or one. More than the books say: a lane is still behind what was read for it."""
+    records: dict[int, int] = dict(
+        connection.execute(
+            "SELECT owed.value, sum(CASE ordinals WHEN '' THEN 1 ELSE json_array_length(ordinals) END) "  # noqa: S608 - made of our own words
+            f"FROM {_OWED_LETTERS} WHERE output = ? GROUP BY 1",
+            (EVERY_OUTPUT,),
+        )
+    )
+    own: dict[str, int] = dict(connection.execute("SELECT output, count(*) FROM dead_letters GROUP BY output"))
+    lanes = connection.execute("SELECT id, name FROM lanes ORDER BY id").fetchall()
+    return {name: records.get(lane, 0) + own.get(name, 0) for lane, name in lanes}
+
+
 def rename(connection: sqlite3.Connection, old: str, new: str) -> bool:
     """Gives a lane another name, with all that it owes and where it stands; ``False`` where there is none of the old
     name (any more). A lane that has the new name already gives way if it owes nothing.

@@ -38,6 +38,9 @@ class Engine:
     def held(self) -> list[Hold]:
         return self.holds
 
+    def status(self) -> Mapping[str, Any]:
+        return {"phase": self.phase}
+
 
 class Text:
     def __init__(self) -> None:
@@ -130,9 +133,48 @@ def test_head_answers_without_a_body(running: Running) -> None:
         assert int(headers["Content-Length"]) > 0
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/metrics/", "/../etc/passwd", "/health%00"])
+@pytest.mark.parametrize("path", ["/", "/status/", "/metrics/", "/../etc/passwd", "/health%00"])
 def test_other_paths_are_not_found(running: Running, path: str) -> None:
     assert running.ask(path)[0] == 404
+
+
+def test_status_is_told_on_loopback(running: Running) -> None:
+    status, headers, body = running.ask("/status")
+    assert (status, json.loads(body)) == (200, {"phase": "running"})
+    assert headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        (b"localhost:1", b" 200 "),
+        (b"127.0.0.2", b" 200 "),
+        (b"[::1]:9686", b" 200 "),
+        (b"rebound.example.com", b" 403 "),
+        (b"localhost.example.com", b" 403 "),
+        (b"203.0.113.7:9686", b" 403 "),
+        (b"[", b" 403 "),
+        (b"", b" 403 "),
+    ],
+)
+def test_status_is_told_under_a_name_of_loopback_only(running: Running, name: bytes, status: bytes) -> None:
+    answer = running.raw(b"GET /status HTTP/1.1\r\nHost: " + name + b"\r\n\r\n")
+    assert status in answer[:40]
+    assert (b"phase" in answer) == (status == b" 200 ")
+
+
+def test_status_is_told_to_nobody_who_does_not_say_whom_he_asks(running: Running) -> None:
+    assert b" 403 " in running.raw(b"GET /status HTTP/1.0\r\n\r\n")[:40]
+
+
+def test_beyond_loopback_status_is_refused_and_the_rest_answers() -> None:
+    server = HttpServer("0.0.0.0:0", Text(), Engine())
+    try:
+        open_ = Running(server, Engine(), Text())
+        assert b" 403 " in open_.raw(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")[:40]
+        assert [open_.ask(path)[0] for path in ("/health", "/ready", "/metrics")] == [200, 200, 200]
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "__init__"])
