@@ -15,12 +15,14 @@ from shipper.configuration import load
 from shipper.decode import Reason, Undecodable
 from shipper.decode.das.record import Records
 from shipper.engine.pipeline import Pipeline, Result
+from shipper.engine.unpacking import _renumbered
 from shipper.errors import StateError
 from shipper.generate.activity import PlainRecord
 from shipper.generate.damage import damage
 from shipper.state import dead_letters, kept_records
 from shipper.state.dead_letters import Filter
 from shipper.state.file import open_state, read_state
+from shipper.state.spool import Place
 from support.oracle import assert_balanced
 from support.site import STREAM, Site, in_background
 from support.waiting import until
@@ -348,6 +350,32 @@ def drain(site: Site) -> Result:
 
 def events_of(records: list[PlainRecord]) -> int:
     return sum(record.events for record in records)
+
+
+def test_events_of_a_part_of_a_record_keep_their_places_in_it() -> None:
+    place = Place(1, 1, "orders", 7, "7", 0, 0, 4)
+    runs = [(part.ordinal, part.count) for part in _renumbered([place], [1, 4, 5, 9])]
+    assert runs == [(1, 1), (4, 2), (9, 1)]
+    later = place._replace(ordinal=2, count=2)
+    assert [(part.ordinal, part.count) for part in _renumbered([later], [1, 4, 5, 9])] == [(5, 1), (9, 1)]
+
+
+def test_what_was_replayed_and_failed_again_is_kept_although_a_lane_is_still_behind_it(site: Site) -> None:
+    """That lane would meet it by reading again: a tombstone says so. It is no reason to lose the record."""
+    (record, *_) = site.put(10)
+    site.kinesis.put(STREAM, damage(site.sealer, record, "tampered", random.Random(1)))
+    site.ship()
+    with closing(open_state(site.state)) as connection:
+        connection.execute("INSERT INTO lanes (name) VALUES ('behind')")
+        connection.execute(
+            "INSERT INTO positions (lane, partition) SELECT lanes.id, partitions.id FROM lanes, partitions "
+            "WHERE lanes.name = 'behind'"
+        )
+    replay_all(site)
+    with closing(open_state(site.state)) as connection:
+        assert connection.execute("SELECT count(*) FROM tombstones").fetchone() == (1,)
+    drain(site)
+    assert [reason for reason, _ in site.letters()] == ["tampered"]
 
 
 def test_a_full_spool_of_a_lane_makes_what_was_kept_wait_until_there_is_room(
