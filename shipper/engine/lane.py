@@ -161,18 +161,6 @@ class Lane:
                 self._work.notify()
         return True
 
-    def pass_over(self, ledger: Ledger, position: Position, arrived: int) -> Move | None:
-        """Goes past records that the source keeps in its own spool; the move is for the caller to commit, with them.
-        ``None``: something before them is owed still, because it cannot be spooled now. ``arrived`` in nanoseconds."""
-        with self._lock:
-            if ledger.owes:
-                self._spill(force=True)
-            if ledger.owes:
-                return None
-            if ledger.settled is None or ledger.settled < position:
-                ledger.settled = position
-            return Move(ledger.partition, ledger.settled, ledger.decoder, arrived)
-
     def end(self, ledger: Ledger) -> None:
         """The partition was read to its end."""
         with self._lock:

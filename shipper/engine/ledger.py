@@ -154,6 +154,14 @@ class Ledger:
         """How many chunks were entered behind the first that is not settled."""
         return len(self._entries)
 
+    def pass_over(self, position: Position, arrived: int) -> Move:
+        """Goes past records that the source keeps in its own spool, where nothing before them is owed: the move is for
+        the caller to commit, with them. ``arrived`` in nanoseconds."""
+        assert not self._entries
+        if self.settled is None or self.settled < position:
+            self.settled = position
+        return Move(self.partition, self.settled, self.decoder, arrived)
+
     def end(self) -> None:
         """Nothing follows in this partition: it is finished when all entries are."""
         self._end = True

@@ -230,11 +230,11 @@ class Reader:
             if self._keeper.storm.raging:
                 self._keeper.recall()
             kept = self._kept(records)
-            moves = [
-                (line.lane.id, move)
-                for line in self._lines
-                if (move := line.lane.pass_over(line.ledger, Position(records[-1].position, END), records[-1].arrived))
-            ]
+            moves = []
+            for line in self._lines:
+                with line.lane.lock():
+                    move = line.ledger.pass_over(Position(records[-1].position, END), records[-1].arrived)
+                moves.append((line.lane.id, move))
             with pulse.idle():
                 self._keeper.append(self._row.id, kept, moves)
             return True
