@@ -235,7 +235,7 @@ def test_every_hook_is_documented_and_every_documented_hook_exists() -> None:
 @pytest.mark.parametrize(
     ("page", "words", "value"),
     [
-        ("delivery.md", "16 MiB", QUEUE_BYTES == 16 * 2**20),
+        ("delivery.md", "8 MiB", QUEUE_BYTES == 8 * 2**20),
         ("delivery.md", "at last every 15 to 30 s", LAST_TRY == 30),
         (
             "delivery.md",

@@ -38,8 +38,9 @@ from shipper.state.positions import Move
 from shipper.state.spool import Spooled, Totals
 from shipper.state.writer import Writer
 
-#: Encoded bytes that wait in a lane's queue; a share larger than that is admitted when nothing else waits.
-QUEUE_BYTES = 16 * 1024 * 1024
+#: Encoded bytes that wait in a lane's queue, or two batches where that is more; a share larger than that is admitted
+#: when nothing else waits.
+QUEUE_BYTES = 8 * 1024 * 1024
 #: Chunks that may be settled behind the first that is not, before that one goes to the spool.
 WINDOW = 1000
 #: Seconds that a reader waits for room in a lane that delivers, before its neighbours shall not wait any longer.
@@ -92,6 +93,7 @@ class Lane:
         self._work = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._queue = Line(max_events, max_bytes, limits.overhead)
+        self._capacity = max(QUEUE_BYTES, 2 * max_bytes)
         #: What was read back from the spool: it stands before the queue.
         self._front = Line(max_events, max_bytes, limits.overhead)
         self._retries = Retries(ordered=output.ordered, randomness=randomness)
@@ -175,7 +177,7 @@ class Lane:
 
     def roomy(self) -> bool:
         """Whether the queue is less than half full."""
-        return self._queue.bytes < QUEUE_BYTES // 2
+        return self._queue.bytes < self._capacity // 2
 
     # -- senders ---------------------------------------------------------------------------------------------------
 
@@ -414,7 +416,7 @@ class Lane:
         self._submit((), [row for row in self._backlog.rows if not row.owes])
 
     def _make_room(self, stop: StopSignal, neighbours: Sequence[Lane]) -> bool:
-        while self._queue.bytes >= QUEUE_BYTES and self._queue:
+        while self._queue.bytes >= self._capacity and self._queue:
             if stop.is_set() or self._stopped:
                 return False
             # One that delivers, only slower than it is read, is waited for; but not by its neighbours.
