@@ -18,12 +18,23 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def shipper(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120,
+    input: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end."""
     command = [sys.executable, "-m", "shipper", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, env=environment(env), capture_output=True, text=True, timeout=timeout, check=False
+        command,
+        cwd=cwd,
+        env=environment(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        input=input,
     )
 
 
