@@ -87,7 +87,7 @@ class Works:
     def start(self, outputs: Sequence[Output[Any]]) -> None:
         """Begins with everything that the configuration names."""
         self._begin_outputs(self.configuration, outputs)
-        self._begin_sources(self.configuration, self.configuration.sources if self._reading else ())
+        self._begin_sources(self.configuration, self.configuration.sources)
 
     def exchange(self, new: Configuration) -> str:
         """Goes over to another configuration, touching only what differs; says what changed.
