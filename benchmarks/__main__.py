@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rows import ROWS, Measured, measure
+from benchmarks.rows import ROWS, Measured, added, measure
 
 BASELINE = Path(__file__).with_name("baseline.json")
 
@@ -37,7 +37,14 @@ def main(arguments: list[str] | None = None) -> None:
         if given.only in row.name:
             with console.status(row.name):
                 found.append(measure(row, given.rounds, given.scale))
-    result = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": _machine(), "rows": _rows(found)}
+    rows = _rows(found)
+    second = added({name: row["us_per_event"] for name, row in rows.items()})
+    result = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": _machine(),
+        "rows": rows,
+        "second_output_adds": {kind: round(share, 3) for kind, share in second.items()},
+    }
     if given.json:
         json.dump(result, sys.stdout, indent=2, ensure_ascii=False)
         print()
@@ -89,6 +96,8 @@ def _print(found: list[Measured], result: dict[str, Any]) -> None:
         )
     # Wide enough for a file or a pipe, where there is no width to ask for.
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for kind, share in result["second_output_adds"].items():
+        print(f"A second output of the same format ({kind}) adds {share:.0%}.")
     if base["rows"]:
         print(f"Baseline: {base['date']}, {base['machine']}. A percentage stands where a ratio moved beyond the noise.")
 

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -29,6 +30,8 @@ from shipper.event import Event
 from shipper.generate.sealing import KEY_NAME, PROVIDER
 
 BATCH = 1000
+#: Rows of about a megabyte that are committed together.
+ROWS_IN_TRANSACTION = 8
 
 
 class Activity(msgspec.Struct, gc=False):
@@ -64,16 +67,62 @@ class Activity(msgspec.Struct, gc=False):
 def lines_to_file(source: Path, target: Path) -> int:
     """JSON lines of Aurora MySQL → native events, one write and one ``fdatasync`` per batch."""
     with target.open("wb", buffering=0) as file:
-        return _lines(source, file.write, file.fileno())
+        return _lines(source, file.write, lambda: os.fdatasync(file.fileno()))
 
 
 def lines_to_gzip(source: Path, target: Path) -> int:
     """The same, each batch a gzip member of its own."""
     with target.open("wb", buffering=0) as file:
-        return _lines(source, lambda body: file.write(igzip.compress(body, 1)), file.fileno())
+        return _lines(source, lambda body: file.write(igzip.compress(body, 1)), lambda: os.fdatasync(file.fileno()))
 
 
-def _lines(source: Path, write: Callable[[bytes], int], descriptor: int) -> int:
+def lines_to_nothing(source: Path, target: Path) -> int:
+    """The same, and the batch is let go: what is left is decoding, mapping and encoding."""
+    del target
+    return _lines(source, lambda body: None, lambda: None)
+
+
+def lines_to_spool(source: Path, target: Path) -> int:
+    """The same into rows of a table, as many in a transaction as a queue holds."""
+    database = sqlite3.connect(target, isolation_level=None)
+    database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE spool (native BLOB)")
+    rows: list[tuple[bytes]] = []
+
+    def commit() -> None:
+        if len(rows) < ROWS_IN_TRANSACTION and not final:
+            return
+        database.execute("BEGIN IMMEDIATE")
+        database.executemany("INSERT INTO spool VALUES (?)", rows)
+        database.execute("COMMIT")
+        rows.clear()
+
+    final = False
+    count = _lines(source, lambda body: rows.append((body,)), commit)
+    final = True
+    commit()
+    database.close()
+    return count
+
+
+def spool_to_file(source: Path, target: Path) -> int:
+    """Reads the rows of a state file's spool one by one, writes each to a file, and deletes it."""
+    database = sqlite3.connect(source, isolation_level=None)
+    database.executescript("PRAGMA synchronous = FULL; PRAGMA secure_delete = OFF")
+    count = last = 0
+    with target.open("wb", buffering=0) as file:
+        while row := database.execute(
+            "SELECT id, events, native FROM spool WHERE id > ? ORDER BY id LIMIT 1", (last,)
+        ).fetchone():
+            last, events, native = row
+            file.write(native + b"\n")
+            os.fdatasync(file.fileno())
+            database.execute("DELETE FROM spool WHERE id = ?", (last,))
+            count += events
+    database.close()
+    return count
+
+
+def _lines(source: Path, write: Callable[[bytes], object], sync: Callable[[], None]) -> int:
     """Read a line, decode it into a struct, map it to the event with an id of its content, encode, join, write."""
     decode = msgspec.json.Decoder(Activity).decode
     encode = msgspec.json.Encoder().encode
@@ -125,7 +174,7 @@ def _lines(source: Path, write: Callable[[bytes], int], descriptor: int) -> int:
     with source.open("rb") as lines:
         while batch := [native(line) for line in islice(lines, BATCH)]:
             write(b"\n".join(batch) + b"\n")
-            os.fdatasync(descriptor)
+            sync()
             count += len(batch)
     return count
 
@@ -160,6 +209,9 @@ def records_by_sdk(source: Path, target: Path) -> int:
 FLOORS: dict[str, Callable[[Path, Path], int]] = {
     "lines_to_file": lines_to_file,
     "lines_to_gzip": lines_to_gzip,
+    "lines_to_nothing": lines_to_nothing,
+    "lines_to_spool": lines_to_spool,
+    "spool_to_file": spool_to_file,
     "records_by_sdk": records_by_sdk,
 }
 

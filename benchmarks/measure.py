@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+#: The null output is found here, as any installed plugin is.
+PLUGINS = Path(__file__).with_name("plugins")
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -30,13 +33,22 @@ class Run:
     rss: int
 
 
-def run(command: Sequence[str], folder: Path, log: Path) -> Run:
-    """Runs to the end in ``folder``, printing to ``log``. Raises ``RuntimeError`` with that where it fails."""
+def run(command: Sequence[str], folder: Path, log: Path, code: int = 0) -> Run:
+    """Runs to the end in ``folder``, printing to ``log``. Raises ``RuntimeError`` with that where it does not end with
+    ``code``."""
+    path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
     with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+        )
         _pid, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if process.returncode != code:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {log.read_text()[-2000:]}")
     return Run(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 

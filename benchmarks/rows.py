@@ -6,27 +6,37 @@ import gzip
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.inputs import write_keys, write_lines, write_records
 from benchmarks.measure import Cost, Run, cost, run
+from shipper.state import positions, spool
+from shipper.state.file import read_state
 
 REPOSITORY = Path(__file__).parents[1]
+#: What a run ends with that leaves everything in the spool.
+BACKLOG = 75
+
+ONE_FILE = {"archive": 'type = "file"\npath = "out/events.jsonl"'}
+ONE_GZIP = {"archive": 'type = "file"\npath = "out/events.jsonl.gz"'}
+DOWN = {"archive": 'type = "null"\ndown = true'}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement. ``prepare(folder, size)`` writes ``input.jsonl``; ``events`` are those of one unit
-    of ``size``; ``floor`` is a name of ``benchmarks.floors``."""
+    """One measurement. ``prepare(folder, size)`` writes ``input.jsonl``; ``events`` are those of one unit of ``size``;
+    ``floor`` is a name of ``benchmarks.floors``; ``outputs`` are tables by name. ``from_spool``: what is measured is
+    not reading the input but sending what an earlier run, with all outputs down, has put into the spool."""
 
     name: str
     floor: str
     prepare: Callable[[Path, int], None]
     sizes: tuple[int, int]
     events: int = 1
-    output: str = "events.jsonl"
+    outputs: Mapping[str, str] = field(default_factory=lambda: ONE_FILE)
+    from_spool: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +72,19 @@ def _records(suite: int, events_per_record: int) -> Callable[[Path, int], None]:
     return prepare
 
 
+def _nothing(count: int) -> dict[str, str]:
+    return {f"nothing{number}": 'type = "null"' for number in range(count)}
+
+
+def _files(count: int) -> dict[str, str]:
+    return {f"file{number}": f'type = "file"\npath = "out/{number}.jsonl"' for number in range(count)}
+
+
+_LINES = (20_000, 140_000)
+
 ROWS = (
-    Row("JSON lines → file", "lines_to_file", _lines, (20_000, 140_000)),
-    Row("JSON lines → file.gz", "lines_to_gzip", _lines, (20_000, 140_000), output="events.jsonl.gz"),
+    Row("JSON lines → file", "lines_to_file", _lines, _LINES),
+    Row("JSON lines → file.gz", "lines_to_gzip", _lines, _LINES, outputs=ONE_GZIP),
     *(
         Row(f"suite {suite:#06x}, {events} per record → file", "records_by_sdk", _records(suite, events), sizes, events)
         for suite, events, sizes in (
@@ -74,7 +94,25 @@ ROWS = (
             (0x0378, 10, (500, 2_500)),
         )
     ),
+    Row("JSON lines → nothing", "lines_to_nothing", _lines, _LINES, outputs=_nothing(1)),
+    Row("JSON lines → nothing, twice", "lines_to_nothing", _lines, _LINES, outputs=_nothing(2)),
+    Row("JSON lines → nothing, five times", "lines_to_nothing", _lines, _LINES, outputs=_nothing(5)),
+    Row("JSON lines → two files", "lines_to_file", _lines, _LINES, outputs=_files(2)),
+    Row("JSON lines → five files", "lines_to_file", _lines, _LINES, outputs=_files(5)),
+    Row("JSON lines → spool, output down", "lines_to_spool", _lines, (40_000, 160_000), outputs=DOWN),
+    Row("spool → file", "spool_to_file", _lines, (40_000, 200_000), from_spool=True),
 )
+
+#: What a second output of the same format adds: the row with one output, and with two.
+SECOND = (
+    ("nothing", "JSON lines → nothing", "JSON lines → nothing, twice"),
+    ("file", "JSON lines → file", "JSON lines → two files"),
+)
+
+
+def added(found: Mapping[str, float]) -> dict[str, float]:
+    """By which share a second output raises the cost, by its kind. ``found``: microseconds per event by row's name."""
+    return {kind: found[two] / found[one] - 1 for kind, one, two in SECOND if one in found and two in found}
 
 
 def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
@@ -85,10 +123,13 @@ def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
     runs: dict[tuple[str, int], list[Run]] = {}
     with tempfile.TemporaryDirectory(prefix="shipper-benchmark-") as name:
         inputs = [Path(name, str(size)) for size in (small, large)]
-        for folder, size in zip(inputs, (small, large), strict=True):
+        for folder, size, count in zip(inputs, (small, large), events, strict=True):
             folder.mkdir()
             write_keys(folder / "keys.json")
             row.prepare(folder, size)
+            if row.from_spool:
+                _ship(row.name, folder, count, DOWN)
+                (folder / "state").rename(folder / "filled")
         for _ in range(rounds):
             for index, folder in enumerate(inputs):
                 runs.setdefault(("shipper", index), []).append(_shipper(row, folder, events[index]))
@@ -101,6 +142,17 @@ def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
 
 
 def _shipper(row: Row, folder: Path, events: int) -> Run:
+    if row.from_spool:
+        shutil.copytree(folder / "filled", folder / "state")
+    used = _ship(row.name, folder, events, row.outputs)
+    for written in ("out", "state"):
+        shutil.rmtree(folder / written, ignore_errors=True)
+    return used
+
+
+def _ship(name: str, folder: Path, events: int, outputs: Mapping[str, str]) -> Run:
+    """One run of shipper; what it has written stays. Every output has every event in the end, or its spool has."""
+    tables = "\n".join(f"[outputs.{output}]\n{table}" for output, table in outputs.items())
     (folder / "shipper.toml").write_text(
         f"""
 [sources.input]
@@ -108,28 +160,41 @@ type = "file"
 path = "input.jsonl"
 keys = {{ provider = "static", path = "keys.json" }}
 
-[outputs.archive]
-type = "file"
-path = "out/{row.output}"
+{tables}
 
 [server]
 listen = ""
+drain_timeout = "1s"
 """
     )
-    used = run([sys.executable, "-m", "shipper", "run", "--once", "shipper.toml"], folder, folder / "log")
-    found = sum(1 for file in (folder / "out").iterdir() for _ in _open(file))
-    for written in ("out", "state"):
-        shutil.rmtree(folder / written)
-    if found != events:
-        raise RuntimeError(f"{row.name}: shipper delivered {found} of {events} events")
+    code = BACKLOG if outputs is DOWN else 0
+    used = run([sys.executable, "-m", "shipper", "run", "--once", "shipper.toml"], folder, folder / "log", code)
+    state = read_state(folder / "state" / "shipper.db")
+    found = {output: sum(book.get("delivered", {}).values()) for output, book in positions.books(state).items()}
+    spooled = sum(totals.events for totals in spool.totals(state).values())
+    state.close()
+    for output, delivered in found.items():
+        if (spooled if code else delivered) != events:
+            raise RuntimeError(f"{name}: {output} has {delivered} of {events} events, and {spooled} are in the spool")
+    lines = sum(1 for file in (folder / "out").glob("*") for _ in _open(file))
+    files = sum('"file"' in table for table in outputs.values())
+    if lines != events * files:
+        raise RuntimeError(f"{name}: {lines} lines in {files} files, of {events} events")
     return used
 
 
 def _floor(row: Row, folder: Path, events: int) -> Run:
     log = folder / "log"
-    paths = [str(folder / "input.jsonl"), str(folder / "floor.out")]
+    source = folder / "input.jsonl"
+    if row.from_spool:  # it empties what it reads
+        shutil.copytree(folder / "filled", folder / "state")
+        source = folder / "state" / "shipper.db"
+    paths = [str(source), str(folder / "floor.out")]
     used = run([sys.executable, "-m", "benchmarks.floors", row.floor, *paths], REPOSITORY, log)
     found = int(log.read_text())
+    for written in folder.glob("floor.out*"):
+        written.unlink()
+    shutil.rmtree(folder / "state", ignore_errors=True)
     if found != events:
         raise RuntimeError(f"{row.name}: the floor saw {found} of {events} events")
     return used

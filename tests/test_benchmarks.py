@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from benchmarks.__main__ import moved
-from benchmarks.floors import lines_to_file, lines_to_gzip, records_by_sdk
+from benchmarks.floors import lines_to_file, lines_to_gzip, lines_to_nothing, lines_to_spool, records_by_sdk
 from benchmarks.inputs import write_lines, write_records
 from benchmarks.measure import Run, cost
-from benchmarks.rows import ROWS, Row, measure
+from benchmarks.rows import ROWS, SECOND, Row, added, measure
 from shipper.event import Event
 
 
@@ -53,7 +55,27 @@ def test_a_ratio_has_moved_only_beyond_the_noise(ratio: float, noise: float, exp
     assert change == (None if expected is None else pytest.approx(expected))
 
 
-@pytest.mark.parametrize("row", [ROWS[0], ROWS[1], ROWS[-1]], ids=lambda row: row.name)
+def test_the_floor_of_spooling_keeps_every_line(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in", 1500)
+    assert lines_to_spool(tmp_path / "in", tmp_path / "out.db") == 1500
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        kept = b"".join(native for (native,) in database.execute("SELECT native FROM spool"))
+    assert lines_to_file(tmp_path / "in", tmp_path / "out") == 1500
+    assert kept == (tmp_path / "out").read_bytes()
+
+
+def test_the_floor_of_the_engine_sees_the_same_events(tmp_path: Path) -> None:
+    write_lines(tmp_path / "in", 500)
+    assert lines_to_nothing(tmp_path / "in", tmp_path / "out") == 500
+
+
+def test_a_second_output_is_compared_with_the_first() -> None:
+    _, one, two = SECOND[0]
+    assert added({one: 10.0, two: 12.5}) == {SECOND[0][0]: pytest.approx(0.25)}
+    assert {one, two} <= {row.name for row in ROWS}
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[1], ROWS[5], ROWS[7], *ROWS[-3:]], ids=lambda row: row.name)
 def test_a_row_runs_shipper_beside_its_floor(row: Row) -> None:
     found = measure(row, rounds=1, scale=0.01)
     assert found.shipper.rss > 0
