@@ -21,6 +21,7 @@ from shipper.source import END
 from shipper.state import positions
 from shipper.state.file import open_state
 from support.site import STREAM, Site, held, in_background
+from support.waiting import until
 
 #: As if a kill had come when three events of one record were settled.
 HALF_SETTLED = "UPDATE positions SET event = 1 WHERE record = (SELECT min(record) FROM positions)"
@@ -315,9 +316,10 @@ def test_a_gap_that_opens_while_reading_is_held_is_reported(site: Site, caplog: 
     site.put(20)
     site.kinesis.mend()
     site.receiver.wait(lambda: len(site.receiver.ids["siem"]) == 40)
+    # A request that was under way when the clock moved tells nothing; the one after it does.
+    until(lambda: "a gap in shardId-" in caplog.text, lambda: caplog.text)
     pipeline.stop()
     assert wait().exit_code == 0
-    assert "a gap in shardId-" in caplog.text
 
 
 def test_an_output_that_owes_everything_has_a_gap_when_it_was_away_for_too_long(
