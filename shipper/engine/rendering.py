@@ -77,13 +77,17 @@ class Rendering:
         event = _event(native)
         if event is None:
             return None
-        if event.statement is not None and event.statement_bytes is None:
-            event.statement_bytes = len(event.statement.encode("utf-8", "surrogatepass"))
         for field in CUT:
-            excess = self._size(event) - limit
-            if excess <= 0:
+            if self._size(event) <= limit:
                 break
-            _cut(event, field, excess)
+            if getattr(event, field) is None:
+                continue
+            # What says that it was cut takes room too.
+            if field == "statement" and event.statement is not None and event.statement_bytes is None:
+                event.statement_bytes = len(event.statement.encode("utf-8", "surrogatepass"))
+            if field in ("statement", "parameters"):
+                event.statement_truncated = True
+            _cut(event, field, self._size(event) - limit)
         if self._size(event) > limit:
             return None
         return msgspec.json.encode(event)
@@ -114,8 +118,6 @@ def _cut(event: Event, field: str, excess: int) -> None:
     else:
         keep = _prefix(value, len(msgspec.json.encode(value)) - 2 - excess - len(MARK.encode()))
         setattr(event, field, keep + MARK if keep else None)
-    if field in ("statement", "parameters"):
-        event.statement_truncated = True
 
 
 def _prefix(text: str, budget: int) -> str:
