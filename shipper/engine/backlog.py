@@ -59,8 +59,11 @@ class Backlog:
         """Takes rows into memory, rendered with the configuration in force; ``now`` in monotonic seconds."""
         loaded: list[Waiting] = []
         for spooled in rows:
+            known = spooled.id in self._rows or spooled.id in self._done
+            if not known and self.unread <= 0:
+                break  # committed, and not adopted yet
             self._cursor = spooled.id
-            if spooled.id in self._rows or spooled.id in self._done:
+            if known:
                 continue  # went to disk while it was being sent
             row = self._rows[spooled.id] = Row(spooled)
             events, values = rendering(spooled.native, spooled.raw)
@@ -97,12 +100,14 @@ class Backlog:
             if change is None:
                 continue
             flushed.append(change)
+            before, row.size = row.size, 0 if change.rest is None else change.rest.size
+            self.totals = self.totals._replace(bytes=self.totals.bytes - before + row.size)
             if change.rest is None:
                 self._rows.pop(row.row.id, None)
                 if row.row.id > self._cursor:
                     self._done.add(row.row.id)
                 left = self.totals.rows - 1
-                self.totals = self.totals._replace(rows=left, bytes=self.totals.bytes - row.row.size) if left else EMPTY
+                self.totals = self.totals._replace(rows=left) if left else EMPTY
         if self._done and not self.totals.rows:
             # Nothing is on disk but what is being deleted, and what is being written by others, with larger numbers.
             self._cursor = max(self._cursor, min(max(self._done), self._disk.complete()))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, groupby
 
 from shipper.engine.parcel import Key
 from shipper.state import positions, spool
@@ -63,10 +65,13 @@ class Rows:
 class Row:
     """A row of the spool that is in memory: an origin of slices. Not thread-safe: the lane's lock guards it."""
 
-    __slots__ = ("_changed", "_letters", "_owed", "_tally", "row")
+    __slots__ = ("_changed", "_letters", "_owed", "_starts", "_tally", "row", "size")
 
     def __init__(self, row: Spooled) -> None:
         self.row = row
+        #: Bytes on disk; less than the row's when a part of it was settled and written.
+        self.size = row.size
+        self._starts: list[int] | None = None
         self._owed = bytearray(b"\x01") * len(row.native)
         self._tally: Counter[Key] = Counter()
         self._letters: list[DeadLetter] = []
@@ -74,7 +79,17 @@ class Row:
 
     def places(self, start: int, stop: int) -> list[Place]:
         """Where the items ``start … stop-1`` stand in their partitions."""
-        return list(_cut(self.row.places, start, stop))
+        if self._starts is None:  # most rows are never asked
+            self._starts = list(accumulate((place.count for place in self.row.places), initial=0))
+        found = []
+        number = bisect_right(self._starts, start) - 1
+        while start < stop:
+            place, begin, end = self.row.places[number], self._starts[number], self._starts[number + 1]
+            count = min(end, stop) - start
+            if count > 0:
+                found.append(place._replace(ordinal=place.ordinal + start - begin, count=count))
+            start, number = max(start, min(end, stop)), number + 1
+        return found
 
     def settle(self, start: int, stop: int, tally: Mapping[Key, int], letters: Sequence[DeadLetter]) -> None:
         """Nothing more is owed of the items ``start … stop-1``."""
@@ -99,10 +114,19 @@ class Row:
 
     def _rest(self) -> Spooled:
         row = self.row
-        left = [index for index, owed in enumerate(self._owed) if owed]
-        places = [place for index in left for place in _cut(row.places, index, index + 1)]
-        raw = None if row.raw is None else [row.raw[index] for index in left]
-        return Spooled(row.id, row.lane, row.time, row.oldest, places, [row.native[index] for index in left], raw)
+        places: list[Place] = []
+        native: list[bytes] = []
+        raw: list[bytes] | None = None if row.raw is None else []
+        start = 0
+        for owed, items in groupby(self._owed):
+            stop = start + len(list(items))
+            if owed:
+                places += self.places(start, stop)
+                native += row.native[start:stop]
+                if raw is not None and row.raw is not None:
+                    raw += row.raw[start:stop]
+            start = stop
+        return Spooled(row.id, row.lane, row.time, row.oldest, places, native, raw)
 
 
 class Flushed:
@@ -124,16 +148,3 @@ class Flushed:
             spool.replace(connection, self.rest)
         for (entry, reason), count in self.tally.items():
             positions.add_to_books(connection, lane, entry, reason, count)
-
-
-def _cut(places: Sequence[Place], start: int, stop: int) -> Iterator[Place]:
-    """The runs that the items ``start … stop-1`` are in, cut to them."""
-    begin = 0
-    for place in places:
-        end = begin + place.count
-        if end > start and begin < stop:
-            skipped = max(0, start - begin)
-            yield place._replace(ordinal=place.ordinal + skipped, count=min(end, stop) - begin - skipped)
-        begin = end
-        if begin >= stop:
-            return
