@@ -36,13 +36,18 @@ class Breaker:
         self.passes = 0
         #: Probes since the breaker opened.
         self.probes = 0
-        #: Monotonic seconds before which no request begins.
-        self.not_before = 0.0
+        self._probe_at = 0.0
+        self._asked_until = 0.0
 
     @property
     def open(self) -> bool:
         """Whether one request at a time probes the output."""
         return self._row >= OPENS_AFTER or self._held_since is not None
+
+    @property
+    def not_before(self) -> float:
+        """Monotonic seconds before which no request begins."""
+        return max(self._probe_at, self._asked_until)
 
     @property
     def limit(self) -> int:
@@ -70,7 +75,7 @@ class Breaker:
         self._go_on()
         if self.open:
             self.probes += 1
-            self.not_before = self._clock.monotonic() + self.back_off(self._row)
+            self._probe_at = self._clock.monotonic() + self.back_off(self._row)
 
     def hold(self, pause: float) -> None:
         """The output is held and is tried again after ``pause`` seconds."""
@@ -78,14 +83,14 @@ class Breaker:
         if self._held_since is None:
             self._held_since = now
         self.probes += 1
-        self.not_before = now + pause
+        self._probe_at = now + pause
 
     def slow_down(self, pause: float, *, asked: bool) -> None:
         """The destination throttles, perhaps for ``pause`` seconds; ``asked``: it took everything, and asks for fewer
         requests."""
         self._limit = max(1.0, self._limit * LOWER)
         pause = max(pause, self._retry.initial if asked else 0.0)
-        self.not_before = max(self.not_before, self._clock.monotonic() + min(pause, self._retry.max))
+        self._asked_until = max(self._asked_until, self._clock.monotonic() + min(pause, self._retry.max))
 
     def postpone(self, parcel: Parcel, retry_after: float) -> None:
         """Sets when the parcel is due again."""
@@ -112,7 +117,7 @@ class Breaker:
     def _end(self) -> None:
         self._row = self.probes = 0
         self._go_on()
-        self.not_before = 0.0
+        self._probe_at = 0.0  # but what the destination asked for still holds
 
     def _go_on(self) -> None:
         if self._held_since is not None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from shipper.clock import Clock
@@ -18,7 +19,7 @@ from shipper.engine.dead_letter_box import COPY, DeadLetterBox
 from shipper.engine.holds import Holds
 from shipper.engine.lane import Lane
 from shipper.engine.letters import DETAIL, event_letter
-from shipper.engine.parcel import Parcel, Verdict
+from shipper.engine.parcel import PLUGIN, Family, Parcel, Verdict
 from shipper.engine.storm import replay_of
 from shipper.engine.threads import Pulse
 from shipper.errors import HELD_REASONS, Held
@@ -31,9 +32,6 @@ from shipper.state.writer import Writer
 from shipper.values import Target
 
 log = logging.getLogger("shipper.engine")
-
-#: ``Failure.reason`` of what a plugin raised by mistake.
-PLUGIN = "plugin"
 
 
 class Delivery:
@@ -133,37 +131,42 @@ class Delivery:
         return report
 
     def _conclude(self, parcel: Parcel, batch: Batch, report: Report | Held) -> None:
-        """What follows from a request. Inside the lane's lock."""
+        """What follows from a request. Inside the lane's lock. The parcel counts as under way until it is put back:
+        what goes to the spool meanwhile must not overtake it."""
+        # A closed lane's is in the spool, and somebody else's.
+        self._lane.landed(parcel, [] if self._lane.closed else self._follow(parcel, batch, report))
+
+    def _follow(self, parcel: Parcel, batch: Batch, report: Report | Held) -> list[Parcel]:
+        """What is to be sent again of a parcel."""
         lane = self._lane
-        lane.landed(parcel)
-        if lane.closed:
-            return  # too late: it is in the spool, and somebody else's
         if isinstance(report, Held):
             self._metrics.batch(lane.name, Outcome.HELD)
             self._failed_wholly(parcel, Failure(Outcome.HELD, report.reason, str(report)))
             self._hold(report)
-            lane.put_back(self._divided(parcel))
-            return
+            return self._divided(parcel)
         indices = list(parcel.open)  # of the batch's events, in the parcel
         verdict, large, held = self._classify(parcel, batch, indices, report)
         parcel.attempts += 1
         passed = bool(verdict.stored or verdict.already_stored)
         self._metrics.batch(lane.name, next(iter(report.failed.values())).outcome if report.failed else "delivered")
-        stormy = self._weigh(parcel, verdict, passed=passed)
-        self._give_up(parcel, verdict)
+        held = self._weigh(parcel, verdict, passed=passed) or held
+        failed, answered = list(verdict.again), bool(verdict.refused or large)
+        if held is None:  # a fault that a person has to mend gives nothing up
+            self._give_up(parcel, verdict)
         self._settle(parcel, verdict)
         self._say(verdict.again, report)
         if passed:
             self._breaker.passed()
             parcel.failures = 0
-        elif verdict.refused or large:
+            parcel.apart = bool(failed)
+            self._bury_overtaken(parcel)
+        elif answered:
             self._breaker.answered()
-        elif verdict.again:
-            worst = report.failed[indices.index(verdict.again[0])]
-            self._failed_wholly(parcel, worst)
-            if held is None and not stormy:
+        elif failed:
+            self._failed_wholly(parcel, report.failed[indices.index(failed[0])])
+            if held is None and not self._lonely(parcel):
                 self._breaker.failed()
-        if held is None and not stormy:
+        if held is None:
             self._holds.release(self._component)
         if report.slow_down or any(one.outcome is Outcome.THROTTLED for one in report.failed.values()):
             self._breaker.slow_down(_pause(report), asked=report.slow_down)
@@ -172,7 +175,7 @@ class Delivery:
         if verdict.again:
             self._metrics.retried(lane.name, len(verdict.again))
             self._breaker.postpone(parcel, _pause(report))
-        lane.put_back(self._divided(parcel, large))
+        return self._divided(parcel, large)
 
     def _classify(
         self, parcel: Parcel, batch: Batch, indices: Sequence[int], report: Report
@@ -209,7 +212,7 @@ class Delivery:
                 case Outcome.HELD:
                     verdict.again.append(index)
                     reason = failure.reason if failure.reason in HELD_REASONS else "refused"
-                    held = held or Held(reason, failure.detail or failure.reason)
+                    held = held or Held(reason, failure.detail or failure.reason or str(failure.outcome))
                 case _:
                     verdict.again.append(index)
                     unknown += failure.outcome is Outcome.UNKNOWN
@@ -238,33 +241,32 @@ class Delivery:
 
     # -- the fault is not always the data's ----------------------------------------------------------------------------
 
-    def _weigh(self, parcel: Parcel, verdict: Verdict, *, passed: bool) -> bool:
-        """Whether refusals are to be believed. In a storm they are not: their events are sent again."""
+    def _weigh(self, parcel: Parcel, verdict: Verdict, *, passed: bool) -> Held | None:
+        """Whether refusals are to be believed. Where not, their events are sent again, and this is why it is held."""
         if passed:
             if self._storm.passed():
                 self._end_of_storm()
             self._row = []
         if not verdict.refused:
-            return False
-        if not self._letters.has_room():
-            self._doubt(verdict)
-            self._hold(self._letters.full())
-            return True
-        if passed or parcel.judged:
-            return False
-        if not self._storm.refused(len(verdict.refused)):
-            return False
+            return None
         reason, failure = next(iter(verdict.refused.values()))
-        self._doubt(verdict)
+        held = self._disbelief(0 if passed or parcel.judged else len(verdict.refused), reason, failure)
+        if held is not None:
+            self._doubt(verdict)
+        return held
+
+    def _disbelief(self, count: int, reason: str, failure: Failure) -> Held | None:
+        """Why so many more events do not become dead letters; ``count`` 0: they are refused while others pass."""
+        if not self._letters.has_room():
+            return self._letters.full()
+        if not count or not self._storm.refused(count):
+            return None
         self._lane.spool_now()  # what was refused just before is in the dead letters then
-        self._hold(
-            Held(
-                "storm",
-                f"everything is refused ({reason}: {failure.detail[:DETAIL]}), so the fault is not the data's",
-                "mend the destination or this output's configuration; what was refused is sent again then",
-            )
+        return Held(
+            "storm",
+            f"everything is refused ({reason}: {failure.detail[:DETAIL]}), so the fault is not the data's",
+            "mend the destination or this output's configuration; what was refused is sent again then",
         )
-        return True
 
     def _doubt(self, verdict: Verdict) -> None:
         verdict.again = sorted((*verdict.again, *verdict.refused))
@@ -288,9 +290,18 @@ class Delivery:
         parcel.failures += 1
         parcel.last = failure
 
+    def _lonely(self, parcel: Parcel) -> bool:
+        """Whether one event alone fails again and again although the output takes others: that says nothing about the
+        output, and others do not wait for it."""
+        proven = parcel.apart or self._breaker.passes > parcel.passes_before
+        unknown = parcel.last is not None and parcel.last.outcome is Outcome.UNKNOWN
+        return unknown and proven and len(parcel.open) == 1 and parcel.failures >= SUSPECT_AFTER
+
     def _divided(self, parcel: Parcel, large: Sequence[int] = ()) -> list[Parcel]:
         """What is put back of a parcel: where the fault seems to lie in it, its halves; a single event that a plugin
         stumbles over, or whose target is refused, while all others pass, is settled as a dead letter."""
+        if large and self._output.ordered:
+            return [*parcel.halves()]
         if large:
             chosen = [index for index in large if index in parcel.open]
             others = [index for index in parcel.open if index not in large]
@@ -304,18 +315,33 @@ class Delivery:
             return [parcel]
         if len(parcel.open) > 1:
             parcel.suspect = True
+            parcel.family = parcel.family or Family()
             return [*parcel.halves()]
         if failure.outcome is Outcome.HELD and self._targets:
             self._refuse(parcel, "target_refused", failure)
-        elif failure.reason == PLUGIN:
-            self._refuse(parcel, "rejected", failure)
+        elif failure.reason == PLUGIN and (parcel.family is None or parcel.family.passed):
+            self._refuse(parcel, "rejected", failure)  # but a batch of which every event seems guilty has none
         return [parcel]
 
     def _refuse(self, parcel: Parcel, reason: str, failure: Failure) -> None:
         """The one event of a parcel is guilty."""
-        if not self._letters.has_room() or self._storm.refused(1):
+        held = self._disbelief(0 if parcel.judged else 1, reason, failure)
+        if held is not None:
+            self._hold(held)
             return
         self._settle(parcel, Verdict(refused={parcel.open[0]: (reason, failure)}))
+
+    def _bury_overtaken(self, parcel: Parcel) -> None:
+        """Where order is kept, a plugin that stumbles over an event would let nothing pass behind it. So the events
+        behind are tried one by one (``Retries``), and when one passes, those that it has overtaken are guilty."""
+        if parcel.family is not None:
+            parcel.family.passed = True
+        if not self._output.ordered or self._storm.raging:
+            return
+        for other in self._lane.before(parcel):
+            failure = other.last
+            if len(other.open) == 1 and failure is not None and failure.reason == PLUGIN and not other.judged:
+                self._refuse(other, "rejected", failure)
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
@@ -375,11 +401,38 @@ class Delivery:
 
 def _checked(report: Report, count: int) -> Report:
     """The report, where it speaks of events that the batch has: a plugin may return anything."""
-    if not isinstance(report, Report):
-        raise TypeError(f"send returned {type(report).__name__} instead of a Report")
-    if not all(0 <= index < count for index in (*report.failed, *report.already_stored)):
-        raise IndexError(f"send reported an event that a batch of {count} does not have")
-    return report
+    if not isinstance(report, Report) or not isinstance(report.failed, Mapping):
+        raise TypeError(f"send returned {type(report).__name__} instead of a Report, or failures that are no mapping")
+    for index in (*report.failed, *report.already_stored):
+        if not isinstance(index, int) or not 0 <= index < count:
+            raise IndexError(f"send reported an event that a batch of {count} does not have")
+    if report.bookmark is not None and not isinstance(report.bookmark, bytes):
+        raise TypeError(f"send returned a bookmark of type {type(report.bookmark).__name__}")
+    if not report.failed:
+        return report
+    same: dict[int, Failure] = {}  # most often all events share one
+    failed = {index: _plain(failure, same) for index, failure in report.failed.items()}
+    return replace(report, failed=failed)
+
+
+def _plain(failure: Failure, same: dict[int, Failure]) -> Failure:
+    """The failure with a text that is one and not too long, and a wait that is none in the past."""
+    known = same.get(id(failure))
+    if known is not None:
+        return known
+    if not isinstance(failure, Failure):
+        raise TypeError(f"send reported a failure of type {type(failure).__name__}")
+    wait = failure.retry_after
+    if wait is not None and wait != wait:  # noqa: PLR0124 - not a number
+        raise ValueError("send reported a wait that is no number")
+    plain = Failure(
+        Outcome(failure.outcome),
+        str(failure.reason or "")[:DETAIL],
+        str(failure.detail or "")[:DETAIL],
+        None if wait is None else max(0.0, wait),
+    )
+    same[id(failure)] = plain
+    return plain
 
 
 def _pause(report: Report) -> float:

@@ -23,7 +23,7 @@ from shipper.engine.ledger import Entry, Ledger, Tally
 from shipper.engine.letters import event_letter
 from shipper.engine.line import Line, Waiting
 from shipper.engine.oversize import fitting
-from shipper.engine.parcel import Parcel, Slice, Verdict
+from shipper.engine.parcel import Origin, Parcel, Slice, Verdict
 from shipper.engine.rendering import Rendering
 from shipper.engine.retries import Retries
 from shipper.engine.spool_disk import SpoolDisk
@@ -93,7 +93,7 @@ class Lane:
         self._work = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
         self._queue = Line(max_events, max_bytes, limits.overhead)
-        self._capacity = max(QUEUE_BYTES, 2 * max_bytes)
+        self._capacity: int = max(QUEUE_BYTES, 2 * max_bytes)
         #: What was read back from the spool: it stands before the queue.
         self._front = Line(max_events, max_bytes, limits.overhead)
         self._retries = Retries(ordered=output.ordered, randomness=randomness)
@@ -103,6 +103,8 @@ class Lane:
         self._numbers = 0
         self._flushed = clock.monotonic()
         self._waited = 0.0
+        #: Whether some ledger was abandoned.
+        self._abandons = False
         self._finishing = False
         self._leaving = False
         #: Whether what was unsettled has been given to the spool for good.
@@ -172,8 +174,22 @@ class Lane:
     def leave(self, source: str) -> None:
         """Nothing more is read of a source for now: what is unsettled goes to the spool, its ledgers are let go."""
         with self._lock:
-            self._spill(force=True)
+            spilled = self._spill(force=True)
+            left = [ledger for ledger in self._ledgers if ledger.source == source]
             self._ledgers = [ledger for ledger in self._ledgers if ledger.source != source]
+            if not spilled:
+                self._abandon(left)
+
+    def _abandon(self, ledgers: Iterable[Ledger]) -> None:
+        """Nothing can be spooled: what is unsettled of these is read again, and not sent from here any more."""
+        self._abandons = True
+        for ledger in ledgers:
+            ledger.abandon()
+        for waiting in self._queue.empty():
+            if waiting.entry is None or not waiting.entry.ledger.abandoned:
+                self._queue.put(waiting)
+        self._retries.drop(_abandoned)
+        self._room.notify_all()
 
     def roomy(self) -> bool:
         """Whether the queue is less than half full."""
@@ -210,10 +226,18 @@ class Lane:
                 if not rows:  # not committed yet
                     self._clock.wait_for_news(self._work, LOOK / 10)
 
-    def landed(self, parcel: Parcel) -> None:
-        """The request with this parcel is over."""
-        self._flying = [other for other in self._flying if other is not parcel]
-        self._work.notify()
+    def landed(self, parcel: Parcel, again: Iterable[Parcel]) -> None:
+        """The request with this parcel is over; ``again`` is what is to be sent again of it, when it is due."""
+        with self._lock:
+            self._flying = [other for other in self._flying if other is not parcel]
+            self._retries.put(again)
+            if self._abandons:
+                self._retries.drop(_abandoned)
+            self._work.notify()
+
+    def before(self, parcel: Parcel) -> list[Parcel]:
+        """What waits to be sent again and stands before a parcel in the line."""
+        return [other for other in self._retries if other.number < parcel.number]
 
     def settle(self, parcel: Parcel, verdict: Verdict, letters: Mapping[int, DeadLetter]) -> None:
         """Nothing more is owed of some of a parcel's events; ``letters`` are those that were refused."""
@@ -241,13 +265,9 @@ class Lane:
             gone = frozenset(done)
             parcel.open = [index for index in parcel.open if index not in gone] if len(gone) < len(parcel.open) else []
             self._metrics.settled(self.name, tallies, parcel.time)
-            self._submit(ledgers, [row for row in dict.fromkeys(rows) if not row.owes], bookmark=verdict.bookmark)
-
-    def put_back(self, parcels: Iterable[Parcel]) -> None:
-        """These are to be sent again when they are due."""
-        with self._lock:
-            self._retries.put(parcels)
-            self._work.notify()
+            # A row of which a part is settled is written later, but for a bookmark, which must cover exactly what is.
+            settled = [row for row in dict.fromkeys(rows) if not row.owes or verdict.bookmark is not None]
+            self._submit(ledgers, settled, bookmark=verdict.bookmark)
 
     def lock(self) -> threading.RLock:
         """Held while the outcome of a request is worked out, which touches the breaker and several parcels."""
@@ -437,7 +457,7 @@ class Lane:
         times = [
             parcel.since
             for parcel in (*self._flying, *self._retries)
-            if any(isinstance(part.origin, Entry) for part in parcel.slices)
+            if any(isinstance(part.origin, Entry) and not _abandoned(part.origin) for part in parcel.slices)
         ]
         if self._queue:
             times.append(self._queue.waiting[0].since)
@@ -502,7 +522,7 @@ class Lane:
         slices: list[Slice] = []
         for part, begin, end in parcel.runs(parcel.open):
             start = part.start + begin - part.first
-            if not isinstance(part.origin, Entry):
+            if not isinstance(part.origin, Entry) or _abandoned(part.origin):
                 slices.append(Slice(begin, end - begin, part.origin, start))
                 continue
             places = part.origin.places(start, start + end - begin)
@@ -614,6 +634,11 @@ def _become(
     if index in refused:
         return "dead_lettered", refused[index][0]
     return ("already_stored", "") if index in already else ("delivered", "")
+
+
+def _abandoned(origin: Origin) -> bool:
+    """Whether what came from there is read again, so that nothing that becomes of it here counts."""
+    return isinstance(origin, Entry) and origin.ledger.abandoned
 
 
 def _each(places: Iterable[spool.Place]) -> Iterable[spool.Place]:

@@ -131,6 +131,7 @@ class Ledger:
         self.reference = reference
         self._entries: deque[Entry] = deque()
         self._end = False
+        self._abandoned = False
 
     def open(self, chunk: Chunk, share: Share) -> Entry | None:
         """Enters a chunk; what a former run settled of it is not owed again. ``None`` where that is all of it."""
@@ -151,8 +152,18 @@ class Ledger:
 
     @property
     def beyond(self) -> int:
-        """How many chunks were entered behind the first that is not settled."""
-        return len(self._entries)
+        """How many chunks are settled behind the first that is not."""
+        return sum(entry.done >= entry.owed for entry in self._entries)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether what is unsettled is read again by somebody else: nothing that becomes of it here counts."""
+        return self._abandoned
+
+    def abandon(self) -> None:
+        """What is unsettled is read again, into another ledger: this one moves no more."""
+        self._abandoned = True
+        self._entries.clear()
 
     def pass_over(self, position: Position, arrived: int) -> Move:
         """Goes past records that the source keeps in its own spool, where nothing before them is owed: the move is for
@@ -171,6 +182,8 @@ class Ledger:
         last call."""
         move: Move | None = None
         letters: list[DeadLetter] = []
+        if self._abandoned:
+            return None
         while self._entries:
             head = self._entries[0]
             moved = head.moved()

@@ -12,6 +12,9 @@ from shipper.state.spool import Place
 
 Key = tuple[str, str]
 
+#: ``Failure.reason`` of what a plugin raised by mistake.
+PLUGIN = "plugin"
+
 
 class Origin(Protocol):
     """What holds events until they are settled: an entry of a ledger, or a row of the spool. Items are its events."""
@@ -32,6 +35,14 @@ class Slice:
     count: int
     origin: Origin
     start: int
+
+
+@dataclass(slots=True)
+class Family:
+    """What was one batch before it was halved, because the fault seemed to lie in it."""
+
+    #: Some event of it was stored.
+    passed: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +70,9 @@ class Parcel:
     passes_before: int = 0
     #: The fault seems to lie in it, for others pass: it is halved until the guilty event is alone.
     suspect: bool = False
+    #: Others of the same request were stored when it failed last.
+    apart: bool = False
+    family: Family | None = None
     #: Its events were refused in a row, and then others passed: what is refused of it now is refused for good.
     judged: bool = False
     at_once: bool = False
@@ -118,6 +132,8 @@ class Parcel:
             failures=0,
             passes_before=self.passes_before,
             suspect=self.suspect,
+            apart=self.apart,
+            family=self.family,
             judged=self.judged,
             last=self.last,
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from shipper.engine.parcel import Parcel
+from shipper.engine.parcel import PLUGIN, Origin, Parcel
 
 #: Encoded bytes that may wait to be sent again before no new batch is begun.
 RETRY_BYTES = 16 * 1024 * 1024
 #: Single events that are set aside to find out whether the fault lies in the batch.
 SINGLES = 3
+#: Events in a row that are tried alone where order is kept: if none of so many passes, it is not they.
+RUN = 100
 #: The probes of one round while the output fails: the oldest parcel, then another one, then single events.
 OLDEST, ANOTHER, ALONE = 3, 1, 3
 
@@ -35,8 +37,17 @@ class Retries:
 
     def put(self, parcels: Iterable[Parcel]) -> None:
         """These are to be sent again when they are due, as far as they still owe anything."""
-        self._parcels += [parcel for parcel in parcels if parcel.open]
+        self._parcels = [parcel for parcel in (*self._parcels, *parcels) if parcel.open]
         self._parcels.sort(key=lambda parcel: parcel.number)
+
+    def drop(self, gone: Callable[[Origin], bool]) -> None:
+        """Nothing more is owed from here of what came from such an origin."""
+        for parcel in self._parcels:
+            runs = [range(begin, end) for part, begin, end in parcel.runs(parcel.open) if gone(part.origin)]
+            if runs:
+                dropped = frozenset(index for run in runs for index in run)
+                parcel.open = [index for index in parcel.open if index not in dropped]
+        self.put(())
 
     def full(self) -> bool:
         """Whether so much waits that nothing new is begun."""
@@ -53,7 +64,8 @@ class Retries:
 
     def next_due(self) -> float | None:
         """When something is due."""
-        return min((parcel.due for parcel in self._parcels), default=None)
+        waiting = self._parcels[:1] if self._ordered else self._parcels
+        return min((parcel.due for parcel in waiting), default=None)
 
     def probe(self, probes: int, begin: Callable[[], Parcel | None], *, storm: bool) -> Parcel | None:
         """The parcel whose turn it is while the output fails: the oldest; where that fails again and again others, then
@@ -66,9 +78,15 @@ class Retries:
             return begin()
         turn = probes % (OLDEST + ANOTHER + ALONE)
         if storm:
-            return self._another(begin) if probes % 2 else self._take(self._parcels[0])
+            # A new one first: what waits here was refused, all of it.
+            new = begin() if probes % 2 and not self.full() else None
+            return new or (self._another(begin) if probes % 2 else self._take(self._parcels[0]))
+        if not self._ordered and all(len(one.open) == 1 and one.failures >= OLDEST for one in self._parcels):
+            return begin() or self._take(self._parcels[probes % len(self._parcels)])
         if turn < OLDEST or (turn == OLDEST and self._ordered):
             return self._take(self._parcels[0])
+        if self._ordered:
+            return self._first_single(begin)
         return self._another(begin) if turn == OLDEST else self._single()
 
     def _another(self, begin: Callable[[], Parcel | None]) -> Parcel:
@@ -81,13 +99,26 @@ class Retries:
         """A parcel of one event: split off the oldest batch, unless enough were."""
         alone = [parcel for parcel in self._parcels if len(parcel.open) == 1]
         whole = next((parcel for parcel in self._parcels if len(parcel.open) > 1), None)
-        if self._ordered:
-            whole = whole if whole is self._parcels[0] else None
-            alone = [] if whole is not None else [self._parcels[0]]
         if whole is None or len(alone) >= SINGLES:
             return self._take(self._randomness.choice(alone or self._parcels))
+        return self._split(whole, self._randomness.choice(whole.open))
+
+    def _first_single(self, begin: Callable[[], Parcel | None]) -> Parcel:
+        """The first event alone. Where the plugin stumbles over that one, the next that was not tried alone: if it
+        passes, the others are guilty, and are overtaken by nobody, for they become dead letters."""
+        for parcel in self._parcels[:RUN]:
+            if len(parcel.open) > 1:
+                return self._split(parcel, parcel.open[0])
+            if not parcel.failures or parcel.last is None or parcel.last.reason != PLUGIN:
+                return self._take(parcel)
+        new = begin() if len(self._parcels) < RUN else None
+        if new is None:
+            return self._take(self._parcels[0])
+        return self._split(new, new.open[0]) if len(new.open) > 1 else new
+
+    def _split(self, whole: Parcel, index: int) -> Parcel:
+        """One event of a parcel; the rest waits."""
         self._take(whole)
-        index = whole.open[0] if self._ordered else self._randomness.choice(whole.open)
         rest = [other for other in whole.open if other != index]
         self.put([whole.select(rest, (*whole.number, 1))])
         return whole.select([index], (*whole.number, 0))
