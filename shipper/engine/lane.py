@@ -193,7 +193,8 @@ class Lane:
 
     def roomy(self) -> bool:
         """Whether the queue is less than half full."""
-        return self._queue.bytes < self._capacity // 2
+        free: bool = self._queue.bytes < self._capacity // 2
+        return free
 
     # -- senders ---------------------------------------------------------------------------------------------------
 

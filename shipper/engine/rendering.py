@@ -46,7 +46,9 @@ class Rendering:
         self._raw = settings.format.type == "raw"
         self._plain = settings.format == type(settings.format)() and not settings.labels
         self._encode = compile_format(settings.format, settings.labels)
-        self._values = renderer(values, settings.labels) if values else None
+        self._values = renderer(values, settings.labels)
+        #: What the values are for every event alike: then none has to be decoded for them.
+        self._constant = self._values(_NOBODY) if is_constant(values) else None
 
     def __call__(self, native: Sequence[bytes], raw: Sequence[bytes] | None) -> Rendered:
         """The encoded events and what the output asked for of each.
@@ -56,8 +58,8 @@ class Rendering:
         former version) goes out as it is.
         """
         as_they_are = raw if self._raw and raw is not None else native if self._raw or self._plain else None
-        if as_they_are is not None and self._values is None:
-            return as_they_are, [()] * len(native)
+        if as_they_are is not None and self._constant is not None:
+            return as_they_are, [self._constant] * len(native)
         events = [_event(line) for line in native]
         if as_they_are is None:
             known = [event for event in events if event is not None]
@@ -65,8 +67,8 @@ class Rendering:
             lines = [line if event is None else next(written) for line, event in zip(native, events, strict=True)]
         else:
             lines = list(as_they_are)
-        if self._values is None:
-            return lines, [()] * len(native)
+        if self._constant is not None:
+            return lines, [self._constant] * len(native)
         return lines, [self._values(event or _NOBODY) for event in events]
 
     def truncated(self, native: bytes, limit: int) -> bytes | None:
