@@ -62,6 +62,12 @@ def say(result: Result) -> None:
     if result.spooled:
         spooled = ", ".join(f"{count:,} of {name}" for name, count in result.spooled.items())
         console.print(f"in the spool: {spooled}; they are on disk and are sent by the next run")
+    for name, (records, size) in result.kept.items():
+        console.print(
+            f"source {name} keeps {records:,} records ({size:,} bytes) as they were read: they cannot be decoded now; "
+            "they are on disk, and are decoded first when they can be",
+            markup=False,
+        )
     if result.owed:
         owed = ", ".join(f"{count:,} of {name}" for name, count in result.owed.items())
         console.print(f"not settled: {owed}; they stay behind the position and are read again{_keeps(result)}")

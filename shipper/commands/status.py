@@ -89,8 +89,10 @@ def ask(configuration: Configuration) -> tuple[status.Status | None, str]:
         return None, f"no shipper answers on {configuration.server.listen}"
     finally:
         connection.close()
-    if not isinstance(found, dict) or found.get("state", {}).get("path") != str(configuration.state.path.resolve()):
+    state = found.get("state") if isinstance(found, dict) else None
+    if not isinstance(state, dict) or state.get("path") != str(configuration.state.path.resolve()):
         return None, f"what answers on {configuration.server.listen} is not the shipper of this state file"
+    assert isinstance(found, dict)
     if found.get("version") != __version__:
         return None, f"the shipper that runs is of version {found.get('version')}, this is {__version__}"
     return found, ""

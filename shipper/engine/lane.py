@@ -43,7 +43,7 @@ from shipper.state.writer import Writer
 QUEUE_BYTES = 8 * 1024 * 1024
 #: Chunks that may be settled behind the first that is not, before that one goes to the spool.
 WINDOW = 1000
-#: Seconds that a reader waits for room in a lane that delivers, before its neighbours shall not wait any longer.
+#: Seconds that a reader waits for room in a lane that delivers while a neighbour could send more than it is given.
 PATIENCE = 1.0
 #: What becomes of the copy of a dead letter that its output refuses: there is the dead letter itself.
 GIVEN_UP = ("filtered", "dead_letter")
@@ -442,14 +442,15 @@ class Lane:
                 return False
             # One that delivers, only slower than it is read, is waited for; but not by its neighbours.
             failing = self.breaker.open or self._backlog.unread or self._front
-            patient = self._waited < PATIENCE or not any(lane.roomy() for lane in neighbours if lane is not self)
-            if (failing or not patient) and self._spill():
+            starved = any(lane.roomy() for lane in neighbours if lane is not self)
+            if (failing or (starved and self._waited >= PATIENCE)) and self._spill():
                 self._waited = 0.0
                 return True
             before = self._clock.monotonic()
             # Nobody notifies a lane when the state file has caught up with the spools of all of them.
             self._clock.wait_for_news(self._room, LOOK / 10 if self._writer.behind else LOOK)
-            self._waited += self._clock.monotonic() - before
+            if starved:
+                self._waited += self._clock.monotonic() - before
         self._waited = max(0.0, self._waited - 0.001)
         return True
 

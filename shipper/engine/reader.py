@@ -24,7 +24,7 @@ from shipper.engine.threads import Pulse
 from shipper.engine.unpacking import decodes, since
 from shipper.errors import Held
 from shipper.observe.metrics import Metrics
-from shipper.source import END, Partition, Position, Read, Record, Source, Start
+from shipper.source import EARLIEST, END, Partition, Position, Read, Record, Source, Start
 from shipper.state import gaps, positions
 from shipper.state.kept_records import KeptRecord
 from shipper.state.positions import PartitionRow, Stream
@@ -135,10 +135,29 @@ class Reader:
                 self._hold(held, pulse)
 
     def _begin(self) -> Position | Start:
-        """The smallest position of the lanes; the partition's beginning where one of them has settled nothing."""
+        """The smallest position of the lanes; where one of them has settled nothing, the place where it begins: the
+        partition's beginning, or what it was told."""
         settled = [line.ledger.settled for line in self._lines]
         known = [position for position in settled if position is not None]
-        return min(known) if len(known) == len(settled) else self._row.begin
+        if len(known) == len(settled):
+            return min(known)
+        standings = [self._row.standings[line.lane.id] for line in self._lines]
+        told = [
+            standing.begins or self._row.begin
+            for standing, position in zip(standings, settled, strict=True)
+            if position is None
+        ]
+        times = [time for time in told if isinstance(time, datetime)]
+        if len(times) < len(told):
+            return EARLIEST
+        first = min(times)
+        # One that stands before that time goes on from there.
+        behind = [
+            position
+            for standing, position in zip(standings, settled, strict=True)
+            if position is not None and standing.arrived < first.timestamp() * 1e9
+        ]
+        return min(behind, default=first)
 
     def _pass_on(self, records: Sequence[Record], pulse: Pulse) -> bool:
         """Gives the records to the lanes, or to the keeper; false when the reader was stopped before all were given."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shipper.state import spool
+
 #: Of one output: entry → reason ('' where there is none) → count.
 Book = Mapping[str, Mapping[str, int]]
 
 #: What an event that was offered or replayed can have become for good (docs/delivery.md, The books).
 SETTLED = ("filtered", "delivered", "already_stored", "replayed_out", "purged", "expired")
-#: What takes a dead letter away again.
+#: What takes a dead letter away again, but for what was purged from the spool.
 TAKEN = ("replayed_out", "purged", "expired")
 #: Every line of the books.
 ENTRIES = ("offered", "replayed", "filtered", "delivered", "already_stored", "dead_lettered", *TAKEN)
@@ -23,7 +25,8 @@ def total(book: Book, entry: str) -> int:
 
 def dead_letters_now(book: Book) -> int:
     """How many events and records are among the dead letters at present."""
-    return total(book, "dead_lettered") - sum(total(book, entry) for entry in TAKEN)
+    taken = sum(total(book, entry) for entry in TAKEN) - book.get("purged", {}).get(spool.PURGED, 0)
+    return total(book, "dead_lettered") - taken
 
 
 def balances(book: Book, spooled: int = 0) -> bool:
@@ -41,5 +44,5 @@ def summary(book: Book, spooled: int, kept: int) -> dict[str, Any]:
         "dead_letters_kept": kept,
         "pending": spooled,
         "balances": balances(book, spooled),
-        "reasons": {entry: dict(book[entry]) for entry in ("filtered", "dead_lettered") if entry in book},
+        "reasons": {entry: dict(book[entry]) for entry in ("filtered", "dead_lettered", "purged") if entry in book},
     }

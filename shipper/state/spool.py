@@ -16,6 +16,9 @@ import msgspec
 from shipper.errors import StateError
 from shipper.state.positions import add_to_books
 
+#: The reason in the books of what was purged from the spool: it was no dead letter, so none less is left.
+PURGED = "spool"
+
 
 class Place(NamedTuple):
     """Where ``count`` consecutive events of one record were read, from ``ordinal`` on. ``arrived`` in nanoseconds."""
@@ -134,7 +137,7 @@ def move(connection: sqlite3.Connection, lane: int, to: int, first_id: int, limi
         # An UPDATE does not tell AUTOINCREMENT.
         last = first_id + len(ids) - 1
         connection.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'spool'", (last,))
-        add_to_books(connection, lane, "purged", "", events)
+        add_to_books(connection, lane, "purged", PURGED, events)
         add_to_books(connection, to, "replayed", "", events)
     return events
 
@@ -145,7 +148,7 @@ def drop(connection: sqlite3.Connection, lane: int, limit: int | None = None) ->
     events = _events(connection, lane, ids)
     delete(connection, ids)
     if ids:
-        add_to_books(connection, lane, "purged", "", events)
+        add_to_books(connection, lane, "purged", PURGED, events)
     return events
 
 

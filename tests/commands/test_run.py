@@ -59,6 +59,23 @@ def test_an_output_that_is_down_exits_with_75_because_all_that_it_owes_is_on_dis
     assert f"in the spool: {EVENTS} of siem; they are on disk and are sent by the next run" in done.stderr
 
 
+def test_with_the_wrong_keys_all_records_are_kept_and_shipped_when_they_are_mended(captured: Path) -> None:
+    keys = captured / "keys.json"
+    right = keys.read_text()
+    keys.write_text('{"' + "A" * 64 + '": "' + "A" * 43 + '="}')
+    with Receiver() as receiver:
+        name = configure(captured, receiver, f"{QUIET}\n[dead_letters]\nstorm = 10")
+        done = shipper("run", "--once", name, cwd=captured)
+        records = len((captured / "captured.jsonl").read_text().splitlines())
+        assert done.returncode == 75
+        assert f"source captured keeps {records} records" in done.stderr
+        assert "storm" in done.stderr
+        keys.write_text(right)
+        done = succeeded(shipper("run", "--once", name, cwd=captured))
+        assert len(set(receiver.stored())) == EVENTS
+    assert "balance" in done.stderr
+
+
 def test_what_was_owed_is_shipped_by_the_next_run(captured: Path) -> None:
     with Receiver() as receiver:
         name = configure(captured, receiver, QUIET)

@@ -249,7 +249,7 @@ class Stage:
 @pytest.fixture
 def captured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Captured]:
     """Decrypted records of ten events each, in two files."""
-    count = int(os.environ.get("SHIPPER_DEAD_OUTPUT_EVENTS", request.param))
+    count = int(os.environ.get("SHIPPER_DEAD_OUTPUT_EVENTS") or request.param)
     folder = tmp_path / "captured"
     folder.mkdir()
     decoder = RecordDecoder(Origin("oracle", "oracle"), _NoKeys())
