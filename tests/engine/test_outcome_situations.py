@@ -318,7 +318,7 @@ def test_an_event_that_the_destination_finds_too_large_is_cut_until_it_takes_it(
     assert rig.dead() == []
 
 
-# -- the breaker ---------------------------------------------------------------------------------------------------------
+# -- the breaker -------------------------------------------------------------------------------------------------------
 
 
 def test_a_dead_output_is_asked_one_request_at_a_time_with_growing_pauses(site: Site, rigs: list[Rig]) -> None:
