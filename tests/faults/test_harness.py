@@ -126,7 +126,7 @@ def test_a_destination_never_takes_what_it_refuses(destination: Destination) -> 
     failed = post(destination.port, *ids)["failed"]
     refused = {event for event in ids if chosen(event, 2)}
     assert {ids[int(index)] for index in failed} == refused
-    assert set(destination.stored("quick")) == set(ids) - refused
+    assert set(destination.stored()) == set(ids) - refused
     (storing,) = destination.storings
     assert storing.told == set(ids) - refused
 
