@@ -71,6 +71,11 @@ class Delivery:
         #: What the plugin raised by mistake since something passed last.
         self._stumbled: set[type[Exception]] = set()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the output was connected to."""
+        return self._connected
+
     def abandon(self) -> None:
         """Sending stops: no further attempt is made. What is not settled is left to the lane."""
         self._abandoned.set()
