@@ -100,6 +100,9 @@ class Stage:
             else:
                 self.disk.mkdir()
             jump(self._offset, 0.0)
+            if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background, and so for what is begun
+                stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             self.quick = stack.enter_context(Destination(seed=seed, refuses=REFUSED, remembers=False))
             self.slow = stack.enter_context(Destination(seed=seed, refuses={}, remembers=True))
             self.way_to_quick = stack.enter_context(FaultProxy(self.quick.port, seed=seed))
@@ -394,11 +397,10 @@ class Stage:
     def _fill(self, left: int) -> None:
         """Takes all room that the disk has, but for ``left`` bytes."""
         self._disk_full = self._full_since_start = True
-        with (self.disk / "filler").open("wb") as file:
+        with (self.disk / "filler").open("wb") as file, suppress(OSError):
             free = os.statvfs(self.disk)
-            size = free.f_bavail * free.f_frsize - left
-            if left and size > 0:
-                os.posix_fallocate(file.fileno(), 0, size)
+            if left:  # somebody may write meanwhile: then it is full, or almost
+                os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - left))
             for size in () if left else (1024 * 1024, 4096):
                 with suppress(OSError):
                     while os.write(file.fileno(), bytes(size)) == size:

@@ -99,8 +99,8 @@ class Verdict:
             assert stormy <= STORM * (storms + len(self.stage.ends)), f"output {output}: {stormy} letters of storms"
 
     def check_duplicates(self) -> None:
-        """A file has none. Quick has an event again only where the answer was lost or untrue, or where a process ended
-        before what had been answered was committed: not long before, because no position is older than that."""
+        """A file has none. Quick has an event again only where the answer was lost or untrue, came while a process was
+        stopping, or was not committed when one was killed: not long before, because no position is older than that."""
         doubled = [event for event, count in self.stored["files"].items() if count > 1]
         assert not doubled, f"output files: {len(doubled)} events are doubled: {doubled[:5]}"
         assert max(self.stored["slow"].values(), default=1) == 1
@@ -112,6 +112,7 @@ class Verdict:
                 if before is None or event not in before.told:
                     continue
                 excused = any(begun <= before.begun and before.stored <= done for begun, done in self._broken())
+                excused |= any(end.asked <= before.stored and before.begun <= end.gone for end in self.stage.ends)
                 excused |= any(self._forgotten(before, storing, *end) for end in self._kills())
                 assert excused, (
                     f"output quick: {event} came again although it was acknowledged, {before.stored:.2f} and "
