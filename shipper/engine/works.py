@@ -200,7 +200,7 @@ class Works:
             configuration.dead_letters.storm,
         )
         if identifier in totals:
-            lane.spooled_at_start(totals[identifier])
+            lane.adopt(totals[identifier])
         delivery = Delivery(lane, self._writer, self._letters, self._holds, self._metrics, self._clock)
         rules = [*configuration.transforms, "match"]
         self._metrics.add_output(lane.name, rules, Queue(lane.owed, lane.queued_bytes, lane.spool_figures))
