@@ -121,7 +121,7 @@ class Requests:
                 served[lane].adopt(totals)
             events += replayed.letters - replayed.records
             records += replayed.records
-            if not replayed.letters:
+            if replayed.last_letter <= (after or chosen.after or 0):
                 break
             after = replayed.last_letter
         self._count_again()
