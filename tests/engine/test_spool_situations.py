@@ -278,6 +278,15 @@ def test_a_short_disk_keeps_what_is_unsettled_in_memory_and_ends_by_itself(site:
     assert sorted(rig.spooled()) == ["e0", "e1", "e2"]
 
 
+def test_a_lane_that_owes_nothing_is_not_held_by_a_short_disk(site: Site, rigs: list[Rig]) -> None:
+    rigs.append(rig := Rig(site, NastyOutput(settings=settings())))
+    rig.add(3)
+    rig.pump(5)
+    rig.room.low = True
+    rig.lane.close()
+    assert rig.lane.cramped is None
+
+
 def test_what_left_a_source_while_the_disk_was_short_is_read_again_and_counted_once(
     site: Site, rigs: list[Rig]
 ) -> None:
