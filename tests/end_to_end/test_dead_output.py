@@ -80,6 +80,7 @@ _DEAD = """
 type = "rig_ordered"
 url = "{url}"
 retry = {{ initial = "100ms", max = "1s" }}
+spool = {{ max_bytes = "20GB" }}
 """
 
 
