@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -34,6 +36,7 @@ from support.environments import REPOSITORY
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *sorted(DOCS.rglob("*.md"))]
 SOURCES = "\n".join(path.read_text() for path in sorted((REPOSITORY / "shipper").rglob("*.py")))
+MODULES = [path for folder in ("shipper", "plugins") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
 
 
 def _page(name: str) -> str:
@@ -152,6 +155,23 @@ def test_the_help_of_a_command_shows_an_example_that_parses(name: str) -> None:
 def test_the_command_lines_of_a_page_parse(page: Path) -> None:
     for block in [*_blocks(page, "sh"), *_blocks(page, "console")]:
         for line in _shipper_lines(block):
+            _parse(line)
+
+
+def _named_commands(path: Path) -> Iterator[str]:
+    """The command lines that the messages of a module name, with any value where they fill one in."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        text = "".join(str(part.value) if isinstance(part, ast.Constant) else "1" for part in parts)
+        yield from re.findall(r"`(shipper [^`]+)`", " ".join(text.split()))
+
+
+def test_what_messages_tell_people_to_run_exists() -> None:
+    lines = {line for path in MODULES for line in _named_commands(path)}
+    assert len(lines) > 10
+    for line in sorted(lines):
+        # The values are made up; an option or a command that does not exist raises another error.
+        with suppress(click.MissingParameter, click.BadParameter, click.exceptions.NoArgsIsHelpError):
             _parse(line)
 
 

@@ -76,7 +76,7 @@ def rename(connection: sqlite3.Connection, old: str, new: str) -> bool:
     if any(known.get(new, ())):
         message = f"state: output {old} cannot be renamed to {new}, which still owes something itself"
         raise StateError(
-            f"{message}; nothing was renamed; run `shipper spool drain --output {new}`, look at "
+            f"{message}; nothing was renamed; run `shipper spool drain`, look at "
             f"`shipper dead-letters list --output {new}`, or choose another name"
         )
     if new in known:
