@@ -33,7 +33,7 @@ from shipper.testing.kinesis import FakeKinesis
 from shipper.testing.kms import FakeKms
 from support.clock_shift import jump
 from support.command import environment
-from support.oracle import assert_balanced, assert_in_order, ids_in_order
+from support.oracle import assert_balanced, assert_exactly, each_id
 from support.receiver import Receiver
 from support.waiting import until
 
@@ -323,14 +323,10 @@ def _assert_flat(memory: list[int]) -> None:
 
 def _check(stage: Stage) -> None:
     order = {**stage.captured.order, "quiet": list(stage.quiet)}
-    generated = {event for events in order.values() for event in events}
-    found = {name: [event for path in sorted((stage.folder / name).iterdir()) for event in ids_in_order(path)]
-             for name in HEALTHY}  # fmt: skip
-    found["dead"] = stage.receiver.stored("dead")
-    books = stage.books()
-    for name, events in found.items():
-        assert len(events) == len(generated), name
-        assert set(events) == generated, name
-        assert_in_order(name, events, order)
-        assert_balanced(name, books[name])
-        assert books[name]["delivered"] == {"": len(generated)}
+    for name in HEALTHY:
+        paths = sorted((stage.folder / name).iterdir())
+        assert_exactly(name, (event for path in paths for event in each_id(path)), order)
+    assert_exactly("dead", stage.receiver.stored("dead"), order)
+    for name, book in stage.books().items():
+        assert_balanced(name, book)
+        assert book["delivered"] == {"": sum(map(len, order.values()))}

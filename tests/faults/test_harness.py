@@ -20,7 +20,7 @@ from support.behaviours import Step, chosen
 from support.clock_shift import jump
 from support.command import environment
 from support.fault_proxy import KINDS, FaultProxy
-from support.oracle import assert_balanced, assert_conserved, assert_in_order
+from support.oracle import assert_balanced, assert_conserved, assert_exactly, assert_in_order
 from support.waiting import until
 
 DEFAULT = range(1, 21)
@@ -87,6 +87,16 @@ def test_another_order_than_that_of_the_partition_is_noticed() -> None:
     assert_in_order("x", ["d", "a", "c", "e"], order)
     with pytest.raises(AssertionError, match="a is number 0 of p"):
         assert_in_order("x", ["d", "b", "a"], order)
+
+
+@pytest.mark.parametrize("found", ["dabce", "dabec", "abc", "abcded", "abcdex", "dbace", ""])
+def test_only_all_of_it_once_and_in_order_is_exactly_what_was_generated(found: str) -> None:
+    order = {"p": ["a", "b", "c"], "q": ["d", "e"]}
+    if sorted(found) == list("abcde") and found != "dbace":
+        assert_exactly("x", found, order)
+        return
+    with pytest.raises(AssertionError, match="output x"):
+        assert_exactly("x", found, order)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,25 @@ def ids_in_order(path: Path) -> list[str]:
         content = _decompress_frames(content)
     assert not content or content.endswith(b"\n"), f"{path} ends within a line"
     return [msgspec.json.decode(line, type=_Identified).id for line in content.splitlines()]
+
+
+def each_id(path: Path) -> Iterator[str]:
+    """The same of a file that is too large for memory, and not compressed."""
+    with path.open("rb") as lines:
+        for line in lines:
+            assert line.endswith(b"\n"), f"{path} ends within a line"
+            yield msgspec.json.decode(line, type=_Identified).id
+
+
+def assert_exactly(output: str, found: Iterable[str], order: Mapping[str, Sequence[str]]) -> None:
+    """All that was generated was found, once, of each partition in order. Keeps no more in memory than was given."""
+    following = {events[0]: (partition, 1) for partition, events in order.items() if events}
+    for event in found:
+        assert event in following, f"output {output}: {event} is not what follows in any partition"
+        partition, place = following.pop(event)
+        if place < len(order[partition]):
+            following[order[partition][place]] = (partition, place + 1)
+    assert not following, f"output {output}: these and what follows them is missing: {following}"
 
 
 def assert_conserved(
