@@ -38,6 +38,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]], ...] =
     ("`[outputs.NAME.spool]`", tables.SpoolSettings, ()),
     ("`[outputs.NAME.format]`", tables.FormatSettings, ()),
     ("`[outputs.NAME]`: outputs that ship over the network", tables.NetworkSettings, (tables.OutputSettings,)),
+    (
+        "`[outputs.NAME]`: outputs that speak HTTP",
+        tables.HttpSettings,
+        (tables.OutputSettings, tables.NetworkSettings),
+    ),
     ("`[outputs.NAME.timeout]`", tables.TimeoutSettings, ()),
     ("`[outputs.NAME.tls]`", tables.TlsSettings, ()),
     ("`[event]`", tables.EventSettings, ()),
@@ -77,7 +82,7 @@ def renewed(page: str) -> str:
 def _output(
     name: str, settings: type[tables.OutputSettings]
 ) -> Iterator[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]]]:
-    above = (tables.OutputSettings, tables.NetworkSettings, tables.AwsSettings)
+    above = (tables.OutputSettings, tables.NetworkSettings, tables.HttpSettings, tables.AwsSettings)
     yield f'`[outputs.NAME]` with `type = "{name}"`', settings, tuple(t for t in above if issubclass(settings, t))
     known = {table for _, table, _ in SECTIONS}
     for key, field in settings.model_fields.items():
