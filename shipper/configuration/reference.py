@@ -53,7 +53,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]], ...] =
     ("`[log]`", tables.LogSettings, ()),
 )
 #: Outputs that come with shipper, after the common tables of outputs.
-OUTPUTS = ("file", "console")
+OUTPUTS = ("file", "console", "splunk_hec")
 
 _UNITS = {"_size": "size", "_duration": "duration", "_duration_or_never": 'duration or `"never"`'}
 
