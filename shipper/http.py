@@ -152,7 +152,7 @@ def ssl_context(tls: TlsSettings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not tls.verify_hostname or not tls.verify or tls.fingerprint:
         context.check_hostname = False
-    if not tls.verify or (tls.fingerprint and tls.ca_file is None):
+    if not tls.verify or tls.fingerprint:
         context.verify_mode = ssl.CERT_NONE
     if tls.cert_file is not None:
         # A function, or OpenSSL would ask on the terminal for the password of an encrypted key.

@@ -275,7 +275,7 @@ class TlsSettings(Table):
     key_file: LocalPath | None = Field(None, description="the client certificate's key (PEM)")
     key_password: Secret | None = Field(None, description="password of `key_file`")
     fingerprint: Annotated[str | None, AfterValidator(_fingerprint)] = Field(
-        None, description="SHA-256 of the one server certificate that is trusted; with it no authority is asked"
+        None, description="SHA-256 of the one server certificate that is trusted, by whomever it is signed"
     )
     verify: bool = Field(True, description="verify the server's certificate")
     verify_hostname: bool = Field(True, description="verify that the certificate names this host")

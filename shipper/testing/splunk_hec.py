@@ -34,6 +34,7 @@ MAX_CONTENT_LENGTH = 838_860_800
 _BASE = "/services/collector"
 _EVENT = (_BASE, f"{_BASE}/event", f"{_BASE}/event/1.0")
 _RAW = (f"{_BASE}/raw", f"{_BASE}/raw/1.0")
+_ACK = f"{_BASE}/ack"
 _HEALTH = (f"{_BASE}/health", f"{_BASE}/health/1.0")
 
 
@@ -88,6 +89,16 @@ class FakeSplunkHec:
         self.max_content_length = max_content_length
         self.cut_at = cut_at
         self.enabled = True
+        #: Seconds that every answer to a post takes.
+        self.delay = 0.0
+        #: As many next questions for acknowledgements are answered with a 503; as many are carried out, and then the
+        #: connection is cut; or all of them get this body.
+        self.fail_acknowledgements = 0
+        self.lose_acknowledgements = 0
+        self.acknowledgement_body: bytes | None = None
+        #: What a load balancer in front adds to each answer, name → value with attributes; and what came back.
+        self.cookies: dict[str, str] = {}
+        self.seen_cookies: list[str] = []
         #: Code that the health endpoint answers with.
         self.health = 17
         #: Requests by path, and the channel of each request for events.
@@ -178,10 +189,11 @@ class FakeSplunkHec:
         with self._changed:
             self._refusals.append((part, code))
 
-    def forget_acks(self) -> None:
-        """As after a restart of an indexer: every id is unknown."""
+    def index_everything(self) -> None:
+        """What was taken is indexed now, whatever ``index_delay`` was."""
         with self._changed:
-            self._acks.clear()
+            for batch in self._batches:
+                batch.due = 0.0
 
     def wait(self, events: int, seconds: float = 30.0) -> None:
         """Until so many events were taken."""
@@ -202,13 +214,20 @@ class FakeSplunkHec:
         channel = headers.get("X-Splunk-Request-Channel") or query.get("channel", "")
         with self._changed:
             self.requests.append(parts.path)
+            self.seen_cookies.append(headers.get("Cookie", ""))
             fault = self._faults.pop(0) if self._faults and body and parts.path in (*_EVENT, *_RAW) else None
         if fault is not None and not fault.stored:
             return None if fault.status is None else (fault.status, fault.headers, fault.body)
+        asks = parts.path == _ACK
         try:
-            self._authorize(headers, query, channel, needed=parts.path == f"{_BASE}/ack")
-            if parts.path == f"{_BASE}/ack":
+            self._authorize(headers, query, channel, asks=asks)
+            if asks and (disturbed := self._disturbance()):
+                return disturbed
+            if asks:
                 status, told = 200, self._acknowledged(channel, body)
+                if self.lose_acknowledgements and any(told["acks"].values()):
+                    self.lose_acknowledgements -= 1
+                    return None
             else:
                 status, told = self._take(parts.path, query, channel, headers, body)
         except Refused as refused:
@@ -221,7 +240,7 @@ class FakeSplunkHec:
             return None if fault.status is None else (fault.status, fault.headers, fault.body)
         return status, {"Content-Type": "application/json; charset=UTF-8"}, json.dumps(told).encode()
 
-    def _authorize(self, headers: Any, query: dict[str, str], channel: str, *, needed: bool) -> None:
+    def _authorize(self, headers: Any, query: dict[str, str], channel: str, *, asks: bool) -> None:
         given = headers.get("Authorization")
         if given is None:
             raise Refused(16 if "token" in query else 2)
@@ -232,7 +251,7 @@ class FakeSplunkHec:
             raise Refused(4)
         if not self.enabled:
             raise Refused(1)
-        if needed and not self.ack:
+        if asks and not self.ack:
             raise Refused(14)
         if self.ack and not channel:
             raise Refused(10)
@@ -285,6 +304,12 @@ class FakeSplunkHec:
                 del waiting[one]
         return {"acks": {str(one): one in true for one in asked}}
 
+    def _disturbance(self) -> tuple[int, dict[str, str], bytes] | None:
+        if self.fail_acknowledgements:
+            self.fail_acknowledgements -= 1
+            return 503, {}, b""
+        return None if self.acknowledgement_body is None else (200, {}, self.acknowledgement_body)
+
     def _refusal(self, text: str) -> int | None:
         with self._changed:
             for number, (part, code) in enumerate(self._refusals):
@@ -307,6 +332,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, splunk: FakeSplunkHec, tls: ssl.SSLContext | None) -> None:
         self.splunk = splunk
         self._tls = tls
+        self.stopping = threading.Event()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", splunk.port), _Handler)
@@ -330,6 +356,7 @@ class _Server(ThreadingHTTPServer):
         """Connections that break are part of what this is for."""
 
     def end(self) -> None:
+        self.stopping.set()
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -351,6 +378,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         answer = self.server.splunk._post(self.path, self.headers, body)
+        self.server.stopping.wait(self.server.splunk.delay)
         if answer is None:
             self.close_connection = True
         else:
@@ -360,6 +388,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
+        for name, value in self.server.splunk.cookies.items():
+            self.send_header("Set-Cookie", f"{name}={value}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
