@@ -54,16 +54,18 @@ class Envelopes:
         """One JSON object for each of these events, on end."""
         parts: list[bytes] = []
         add = parts.append
-        events, known, seconds = batch.events, self._beginnings, self._seconds
+        known, seconds, end = self._beginnings, self._seconds, b"}"
         for index in indices:
-            time, identity, *rest = values = batch.values[index]
-            around = known.get(values[HOST:]) or self._beginning(tuple(rest))
+            values = batch.values[index]
+            around = known.get(values[HOST:]) or self._beginning(values[HOST:])
+            time, identity = values[TIME], values[ID]
             moment = (seconds.get(time[:19]) or self._second(time)) + time[19:26] if time else "0"
             if identity is None or not identity.isalnum():
                 identity = _text(identity or "")
+            event = batch.events[index]
             add(f'{{"time":{moment}{around[0]}{identity}{around[1]}'.encode())
-            add(events[index] if not self._as_text or events[index].startswith(b"{") else _quoted(events[index]))
-            add(b"}")
+            add(_quoted(event) if self._as_text and not event.startswith(b"{") else event)
+            add(end)
         return b"".join(parts)
 
     def _beginning(self, rest: tuple[str | None, ...]) -> tuple[str, str]:
