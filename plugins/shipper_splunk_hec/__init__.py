@@ -88,7 +88,7 @@ class SplunkHecOutput(Output[SplunkHecSettings]):
     def _new_client(self) -> Client:
         from shipper_splunk_hec.client import Client  # noqa: PLC0415 - it imports what ``requires`` names
 
-        return Client(self.settings, self._clock)
+        return Client(self.name, self.settings, self._clock)
 
     def _requests(self, batch: Batch) -> list[list[int]]:
         """The events of each request."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Client:
     """What is open between ``connect`` and ``close``. Raises ``Held`` where a file or a secret cannot be read."""
 
-    def __init__(self, settings: SplunkHecSettings, clock: Clock) -> None:
+    def __init__(self, name: str, settings: SplunkHecSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
         self._closing = threading.Event()
@@ -40,7 +40,7 @@ class Client:
         #: Whether the token is known to make Splunk acknowledge.
         self._acknowledges = False
         keep = settings.concurrency
-        self._nodes = Nodes([Node(url, Connections(settings, url, keep)) for url in settings.url], clock)
+        self._nodes = Nodes(name, [Node(url, Connections(settings, url, keep)) for url in settings.url], clock)
 
     def close(self) -> None:
         """Ends waiting for acknowledgements, too."""

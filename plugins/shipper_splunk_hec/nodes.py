@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.cookies import CookieError, SimpleCookie
@@ -12,6 +13,8 @@ from shipper.clock import Clock
 from shipper.errors import Held
 from shipper.http import Answer, Connections, place_of
 from shipper.output import DeliveryError, NotTried, Throttled
+
+log = logging.getLogger("shipper.output.splunk_hec")
 
 #: A URL that failed is asked last for this long (seconds).
 REST = 10.0
@@ -64,7 +67,8 @@ class Sender:
 class Nodes:
     """All URLs of an output. Any thread may use them."""
 
-    def __init__(self, nodes: Sequence[Node], clock: Clock) -> None:
+    def __init__(self, name: str, nodes: Sequence[Node], clock: Clock) -> None:
+        self._name = name
         self._nodes = list(nodes)
         self._clock = clock
         self._turn = 0
@@ -84,7 +88,7 @@ class Nodes:
                 result = request(node)
             except (NotTried, Throttled, Held) as error:
                 errors.append(error)
-                node.rests_until = self._clock.monotonic() + REST
+                self._rest(node, error)
             else:
                 node.rests_until = 0.0
                 return result
@@ -93,6 +97,12 @@ class Nodes:
     def close(self) -> None:
         for node in self._nodes:
             node.connections.close()
+
+    def _rest(self, node: Node, error: Held | DeliveryError) -> None:
+        # The engine does not learn of it as long as another one takes the events.
+        if len(self._nodes) > 1 and not node.rests_until:
+            log.warning("output %s: %s is passed by while others take the events: %s", self._name, node.place, error)
+        node.rests_until = self._clock.monotonic() + REST
 
     def _order(self, prefer: Node | None) -> list[Node]:
         if len(self._nodes) == 1:

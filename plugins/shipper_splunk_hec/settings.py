@@ -73,7 +73,8 @@ class SplunkHecSettings(HttpSettings):
     source: TextOrNone = Field(None, description="a template; default: what Splunk makes of the token's name")
     host: TextOrNone = Field(None, description="a template, such as `{cluster:-unknown}`; default: what Splunk puts in")
     indexed_fields: Annotated[tuple[str, ...], AfterValidator(_fields)] = Field(
-        default_factory=tuple, description="fields of the event that are indexed as well, beside `event_id`, which always is"
+        default_factory=tuple,
+        description="fields of the event that are indexed as well, beside `event_id`, which always is",
     )
     ack: Annotated[AckSettings | None, BeforeValidator(_table)] = Field(
         None,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from shipper.output import DeliveryError, Held, Outcome, Report
-from shipper.testing.contract.events import batch_of, event
 from shipper.testing.splunk_hec import FakeSplunkHec
 from shipper_splunk_hec import SplunkHecOutput
 from shipper_splunk_hec.settings import SplunkHecSettings
+from support.batches import batch_of, event
 from support.waiting import until
 
 TOKEN = "8d2a9c1e-55aa-4c1f-9d5e-7b1d2f3a4c5d"

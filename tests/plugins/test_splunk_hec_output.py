@@ -13,11 +13,11 @@ from shipper.event import Event
 from shipper.output import Batch, DeliveryError, Held, Report
 from shipper.secrets import SecretReader, secrets_in
 from shipper.settings import AwsSettings
-from shipper.testing.contract.events import batch_of, event
 from shipper.testing.splunk_hec import FakeSplunkHec
 from shipper.testing.splunk_hec_rules import TEXTS
 from shipper_splunk_hec import SplunkHecOutput
 from shipper_splunk_hec.settings import SplunkHecSettings
+from support.batches import batch_of, event
 
 TOKEN = "8d2a9c1e-55aa-4c1f-9d5e-7b1d2f3a4c5d"
 
