@@ -138,7 +138,8 @@ class Client:
         answer = node.connections.request("POST", node.url + path, {**headers, **own, **sender.cookie(node)}, body)
         if self._settings.ack is not None:
             sender.remember(node, answer)
-        return answer
+        # What an answer says is logged: whoever sends the request back in it must not have the token shown.
+        return answer._replace(body=answer.body.replace(token.encode(), b"(token)"))
 
     def _sender(self) -> Sender:
         sender: Sender | None = getattr(self._senders, "sender", None)

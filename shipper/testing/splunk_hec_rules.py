@@ -191,7 +191,7 @@ def _seconds(time: object, number: int) -> float | None:
     if not math.isfinite(seconds) or isinstance(time, bool):
         raise Refused(6, number=number)
     digits = len(str(time)) if str(time).isdecimal() else 0
-    return seconds / {13: 1e3, 19: 1e9}.get(digits, 1.0)
+    return round(seconds / {13: 1e3, 19: 1e9}.get(digits, 1.0), 6)  # Splunk keeps microseconds
 
 
 def _skip(text: str, place: int) -> int:

@@ -283,6 +283,13 @@ def test_a_page_is_not_repeated_in_what_is_logged(splunk: FakeSplunkHec, shippin
     assert TOKEN not in str(raised.value)
 
 
+def test_a_token_that_is_sent_back_is_not_shown(splunk: FakeSplunkHec, shipping: Shipping) -> None:
+    splunk.answer(status=400, body=json.dumps({"text": f"what is Splunk {TOKEN}?", "code": 12}).encode())
+    with pytest.raises(DeliveryError) as raised:
+        shipping.send(shipping.output(splunk))
+    assert str(raised.value).startswith("HTTP 400, code 12: what is Splunk (token)?")
+
+
 @pytest.mark.parametrize("words", ["30", "Fri, 31 Dec 2999 23:59:59 GMT"])
 def test_retry_after_is_passed_on(splunk: FakeSplunkHec, shipping: Shipping, words: str) -> None:
     splunk.answer(9, headers={"Retry-After": words})
