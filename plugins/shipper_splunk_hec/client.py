@@ -25,6 +25,9 @@ _JSON = {"Content-Type": "application/json"}
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _GZIP = {"Content-Encoding": "gzip"}
 
+#: Shorter tokens are none, and stand in other words (characters).
+_SECRET = 8
+
 T = TypeVar("T")
 
 
@@ -138,6 +141,8 @@ class Client:
         answer = node.connections.request("POST", node.url + path, {**headers, **own, **sender.cookie(node)}, body)
         if self._settings.ack is not None:
             sender.remember(node, answer)
+        if len(token) < _SECRET:
+            return answer
         # What an answer says is logged: whoever sends the request back in it must not have the token shown.
         return answer._replace(body=answer.body.replace(token.encode(), b"(token)"))
 
