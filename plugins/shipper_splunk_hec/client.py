@@ -60,7 +60,7 @@ class Client:
         if self._settings.endpoint == "event":
             path, headers, body = EVENT, _JSON, self._envelopes.body(batch, indices)
         else:
-            path = f"{RAW}?{query(batch.values[indices[0]], sender.channel)}"
+            path = f"{RAW}?{query(batch.values[indices[0]])}"
             headers, body = _TEXT, lines(batch, indices)
         size = len(body)
         if self._settings.compression == "gzip":
@@ -131,9 +131,7 @@ class Client:
         return self._nodes.first_that_takes(request, sender.node)
 
     def _ask_acks(self, node: Node, sender: Sender, ack_id: int) -> Answer:
-        return self._ask(
-            node, sender, f"{ACK}?channel={sender.channel}", _JSON, msgspec.json.encode({"acks": [ack_id]})
-        )
+        return self._ask(node, sender, ACK, _JSON, msgspec.json.encode({"acks": [ack_id]}))
 
     def _ask(self, node: Node, sender: Sender, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         token = header_value(self._settings.token)

@@ -96,10 +96,10 @@ def lines(batch: Batch, indices: Sequence[int]) -> bytes:
     return b"\n".join([*(batch.events[index] for index in indices), b""])
 
 
-def query(value: Sequence[str | None], channel: str) -> str:
+def query(value: Sequence[str | None]) -> str:
     """What the raw endpoint wants in the query: the metadata of every line of the request."""
     named = {"host": HOST, "source": SOURCE, "sourcetype": SOURCETYPE, "index": INDEX}
-    return urlencode({"channel": channel} | {name: found for name, place in named.items() if (found := value[place])})
+    return urlencode({name: found for name, place in named.items() if (found := value[place])})
 
 
 def _text(value: str) -> str:

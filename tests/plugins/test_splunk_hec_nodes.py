@@ -101,9 +101,10 @@ def test_what_passes_by_itself_is_told_rather_than_what_a_person_must_mend(
     three[0].answer(4, times=3)
     three[1].answer(9, times=3)
     three[2].stop()
-    with pytest.raises(DeliveryError) as raised:
-        output.send(batch(output))
-    assert raised.value.failure.outcome in (Outcome.THROTTLED, Outcome.NOT_TRIED)
+    for _ in range(3):  # each of them is the first once
+        with pytest.raises(DeliveryError) as raised:
+            output.send(batch(output))
+        assert raised.value.failure.outcome in (Outcome.THROTTLED, Outcome.NOT_TRIED)
 
 
 def test_when_all_refuse_the_token_the_output_is_held(three: Three, output: SplunkHecOutput) -> None:

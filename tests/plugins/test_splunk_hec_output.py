@@ -16,6 +16,7 @@ from shipper.settings import AwsSettings
 from shipper.testing.splunk_hec import FakeSplunkHec
 from shipper.testing.splunk_hec_rules import TEXTS
 from shipper_splunk_hec import SplunkHecOutput
+from shipper_splunk_hec.envelope import Envelopes
 from shipper_splunk_hec.settings import SplunkHecSettings
 from support.batches import batch_of, event
 
@@ -115,6 +116,24 @@ def test_metadata_of_many_different_values_stays_each_events_own(splunk: FakeSpl
     shipping.send(output, *events)
     assert [got.host for got in splunk.events] == [one.user for one in events]
     assert [got.fields["user"] for got in splunk.events] == [one.user for one in events]
+
+
+def test_what_is_remembered_of_attackers_values_is_bounded(splunk: FakeSplunkHec, shipping: Shipping) -> None:
+    output = shipping.output(splunk, source="{user}")
+    envelopes = Envelopes(output.settings)
+    for turn in range(3):
+        events = [event(number, user=f"{turn} {number}", time=_second(turn * 3000 + number)) for number in range(3_000)]
+        envelopes.body(batch_of(output.values(), events), range(3_000))
+    assert len(envelopes._beginnings) <= 4096
+    assert len(envelopes._seconds) <= 4096
+    long = batch_of(output.values(), [event(1, user="x" * 5000)])
+    before = len(envelopes._beginnings)
+    envelopes.body(long, [0])
+    assert len(envelopes._beginnings) == before
+
+
+def _second(number: int) -> str:
+    return f"2026-01-02T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}.000000Z"
 
 
 def test_every_request_names_its_senders_channel(splunk: FakeSplunkHec, shipping: Shipping) -> None:
