@@ -1,249 +1,111 @@
-"""HTTP for outputs: connections as ``HttpSettings`` say (TLS, proxy, timeouts), and what it means when one fails.
+"""What outputs that speak HTTP have in common: their keys, whom they trust, and which proxy is on the way.
 
-For plugins; import it in ``connect``: urllib3 takes its time. An output that brings a client of its own needs
-``ssl_context`` and ``proxy_for`` alone. Nothing is ever sent twice and no redirect is followed: what follows from a
-failure is the engine's decision.
+Nothing here needs a client library: ``ssl`` contexts and URLs are what each of them takes.
 """
 
 from __future__ import annotations
 
 import re
 import ssl
-import time
-import urllib.request
-from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
-from typing import NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import urllib3
-from isal import igzip
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    InsecureRequestWarning,
-    NewConnectionError,
-    ProxyError,
-    SSLError,
-)
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from shipper import __version__
 from shipper.errors import Held
-from shipper.output import NotTried, Unknown
 from shipper.secrets import Secret
-from shipper.settings import HttpSettings, TlsSettings
+from shipper.settings import NetworkSettings, TlsSettings
 
-#: More of an answer is not read (bytes): no service that takes events has more to say.
-MAX_ANSWER = 16 * 1024 * 1024
-#: igzip's levels 0 to 3; 1 costs a fifth of a microsecond per event.
-GZIP_LEVEL = 1
-
-_CHUNK = 64 * 1024
-_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+#: What ``proxy`` says to go past the proxies that the environment names.
+NO_PROXY = "none"
 
 
-class Answer(NamedTuple):
-    """What came back: the headers' names compare without regard to case."""
+def _endpoint(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        known = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, a bracket without its other half
+        known, url = False, SplitResult("", "", "", "", "")
+    # The value is not repeated: it may hold a password.
+    if not known or url.query or url.fragment:
+        raise PydanticCustomError("url", 'write a URL such as "https://search.example.com:9200"')
+    if url.username is not None or url.password is not None:
+        raise PydanticCustomError("url", "a URL holds no user and no password here: write them in auth")
+    return value.rstrip("/")
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+
+#: The URL of a server, without a slash at its end; never with credentials in it.
+EndpointUrl = Annotated[str, AfterValidator(_endpoint)]
 
 
-class Connections:
-    """Connections to one URL's host, kept open between requests. Any thread may use it.
+class HttpSettings(NetworkSettings):
+    """Keys of outputs that ship by HTTP."""
 
-    ``keep`` is how many stay open: the number of threads that send. Raises ``Held`` where a certificate, a key or a
-    secret cannot be read.
+    headers: dict[str, Secret] = Field(
+        default_factory=dict, description="sent with every request; each may be a reference, as secrets are"
+    )
+    proxy: Secret | None = Field(
+        None, description="URL of a proxy; `none`: no proxy; default: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`"
+    )
+    compression: Literal["gzip", "none"] = Field("gzip", description="of what is sent")
+
+
+def trust(tls: TlsSettings) -> ssl.SSLContext:
+    """Who is trusted, and as whom we introduce ourselves.
+
+    With a ``fingerprint`` that certificate alone is trusted, whoever signed it: the client library has to compare it
+    (``fingerprint`` below). Raises ``Held`` ``credentials`` for files that cannot be used.
     """
-
-    def __init__(self, settings: HttpSettings, url: str, keep: int) -> None:
-        self._place = place_of(url)
-        self._request = settings.timeout.request
-        self._headers = {"User-Agent": f"shipper/{__version__}"}
-        self._headers |= {name: header_value(value) for name, value in settings.headers.items()}
-        self._pool = _pool(settings, url, keep)
-
-    def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer:
-        """One request, tried once. Raises ``NotTried`` where nobody was reached, ``Unknown`` where no whole answer
-        came back, ``Held`` where the other side is not who it should be or a proxy refuses."""
-        deadline = time.monotonic() + self._request
-        try:
-            response = self._pool.request(
-                method,
-                url,
-                body=body,
-                headers={**self._headers, **headers},
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-            try:
-                return Answer(response.status, response.headers, self._read(response, deadline))
-            finally:
-                response.close()  # of what was read to its end the connection is back in the pool by now
-        except HTTPError as error:
-            raise self._meaning(error) from None
-
-    def close(self) -> None:
-        """Closes every connection that is not in use; those that are in use close when they are done."""
-        self._pool.clear()
-
-    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-        parts: list[bytes] = []
-        left = MAX_ANSWER
-        while part := response.read(_CHUNK, decode_content=True):
-            parts.append(part)
-            left -= len(part)
-            if left < 0:
-                raise Unknown(f"{self._place} answered with more than {MAX_ANSWER} bytes")
-            if time.monotonic() > deadline:
-                raise Unknown(f"{self._place} did not finish its answer within timeout.request")
-        return b"".join(parts)
-
-    def _meaning(self, error: HTTPError) -> Exception:
-        """Of a failure; without urllib3's words, which may repeat the URL with its query."""
-        if isinstance(error, ProxyError):
-            if "407" in str(error.original_error):
-                return Held("credentials", "the proxy asks for a user and a password", "put them into proxy")
-            return NotTried(f"the proxy does not lead to {self._place} ({_kind(error.original_error)})")
-        if isinstance(error, (NewConnectionError, ConnectTimeoutError)):
-            return NotTried(f"no connection to {self._place} ({_kind(error)})")
-        if isinstance(error, SSLError) and (held := self._distrust(error)):
-            return held
-        return Unknown(f"no answer from {self._place} ({_kind(error)})")
-
-    def _distrust(self, error: SSLError) -> Held | None:
-        """Why one of the two sides does not trust the other; ``None`` where the connection merely broke."""
-        cause = error.args[0] if error.args else None
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Held(
-                "unreachable",
-                f"the certificate of {self._place} is not trusted: {cause.verify_message}",
-                "give tls.ca_file or tls.fingerprint, or mend the certificate",
-            )
-        if "ingerprint" in str(cause):
-            return Held(
-                "unreachable",
-                f"the certificate of {self._place} has another fingerprint",
-                "compare it with tls.fingerprint: it was renewed, or somebody else answers",
-            )
-        reason = (cause.reason or "") if isinstance(cause, ssl.SSLError) else ""
-        if "ALERT" in reason or "CERTIFICATE" in reason:
-            return Held(
-                "credentials",
-                f"{self._place} refuses the TLS connection: {reason.lower().replace('_', ' ')}",
-                "check tls.cert_file and tls.key_file, and what the destination asks for",
-            )
-        if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNSUPPORTED_PROTOCOL"):
-            return Held(
-                "unreachable", f"{self._place} does not speak TLS 1.2 or later", "correct the URL: http, https?"
-            )
-        return None
-
-
-def ssl_context(tls: TlsSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later as the settings say, but for the fingerprint, which the client compares
-    (``assert_fingerprint`` of urllib3). Raises ``Held`` for files that cannot be used."""
     try:
         context = ssl.create_default_context(cafile=None if tls.ca_file is None else str(tls.ca_file))
-    except OSError as error:
-        raise _unusable("tls.ca_file", error) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not tls.verify_hostname or not tls.verify or tls.fingerprint:
+    except (OSError, ssl.SSLError) as error:
+        raise _unusable("ca_file", error) from None
+    if tls.fingerprint is not None or not tls.verify:
         context.check_hostname = False
-    if not tls.verify or tls.fingerprint:
         context.verify_mode = ssl.CERT_NONE
+    elif not tls.verify_hostname:
+        context.check_hostname = False
     if tls.cert_file is not None:
-        # A function, or OpenSSL would ask on the terminal for the password of an encrypted key.
-        password = tls.key_password.reveal if tls.key_password else str
+        # A function, because OpenSSL asks at the terminal where it is given none.
+        password = tls.key_password.reveal() if tls.key_password is not None else ""
         try:
-            context.load_cert_chain(str(tls.cert_file), tls.key_file and str(tls.key_file), password)
-        except OSError as error:
-            raise _unusable("tls.cert_file, tls.key_file or tls.key_password", error) from None
+            context.load_cert_chain(tls.cert_file, tls.key_file, lambda: password)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise _unusable("cert_file or key_file", error) from None
     return context
 
 
-def proxy_for(settings: HttpSettings, url: str) -> str | None:
-    """The URL of the proxy between here and ``url``, with user and password; ``None`` where there is none."""
-    if settings.proxy is not None:
-        proxy = settings.proxy.reveal()
-        if not re.match(r"https?://[^/]", proxy):
-            raise Held("refused", f"{settings.proxy.key} is no URL", 'write "http://host:3128"')
-        return proxy
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
+def fingerprint(tls: TlsSettings) -> str | None:
+    """The trusted certificate's SHA-256 as 64 hex digits. Raises ``Held`` ``refused`` for what is none."""
+    if tls.fingerprint is None:
         return None
-    return urllib.request.getproxies().get(parts.scheme)
-
-
-def compress(body: bytes) -> bytes:
-    """gzip, RFC 1952."""
-    compressed: bytes = igzip.compress(body, GZIP_LEVEL)
-    return compressed
-
-
-def header_value(secret: Secret) -> str:
-    """The secret's text as a header can carry it. Raises ``Held`` where no header can: http.client's own error would
-    show it."""
-    text = secret.reveal()
-    if not _HEADER_VALUE.fullmatch(text):
+    digits = re.sub(r"[\s:]", "", tls.fingerprint).lower().removeprefix("sha256")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise Held(
-            "credentials",
-            f"{secret.key} holds something that no HTTP header can carry: a line feed, an outer space, no ASCII",
-            "store the bare text there",
+            "refused",
+            "tls.fingerprint is no SHA-256",
+            "write the 64 hex digits of: openssl x509 -in CERTIFICATE -noout -fingerprint -sha256",
         )
-    return text
+    return digits
 
 
-def retry_after(answer: Answer) -> float | None:
-    """Seconds that the other side asks to wait (RFC 9110, 10.2.3), at most a day."""
-    text = answer.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdecimal() and len(text) < 10:
-        return min(float(text), 86_400.0)
-    try:
-        return min(max(0.0, parsedate_to_datetime(text).timestamp() - time.time()), 86_400.0)
-    except (ValueError, TypeError, OverflowError):
+def proxy_for(url: str, proxy: Secret | None) -> str | None:
+    """The proxy on the way to ``url``: what the settings say, else what the environment says."""
+    if proxy is not None:
+        configured = proxy.reveal()
+        return None if configured == NO_PROXY else configured
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
         return None
+    return getproxies().get(parts.scheme)
 
 
-def place_of(url: str) -> str:
-    """Host and port of a URL: what may stand in a log."""
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _pool(settings: HttpSettings, url: str, keep: int) -> urllib3.PoolManager:
-    tls = settings.tls
-    options: dict[str, object] = {
-        "maxsize": keep,
-        "timeout": urllib3.Timeout(connect=settings.timeout.connect, read=settings.timeout.request),
-    }
-    if url.startswith("https:"):
-        options["ssl_context"] = ssl_context(tls)
-        options["assert_fingerprint"] = tls.fingerprint
-        if not (tls.verify and tls.verify_hostname):
-            options["assert_hostname"] = False
-        if not tls.verify:
-            urllib3.disable_warnings(InsecureRequestWarning)  # the settings say so, once is enough
-    proxy = proxy_for(settings, url)
-    if proxy is None:
-        return urllib3.PoolManager(1, **options)  # type: ignore[arg-type]  # keywords of the pools that it makes
-    parts = urlsplit(proxy)
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=user)
-        proxy = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return urllib3.ProxyManager(proxy, 1, **options)  # type: ignore[arg-type]  # as above
-
-
-def _unusable(key: str, error: OSError) -> Held:
-    words = error.strerror if not isinstance(error, ssl.SSLError) else (error.reason or "no PEM, or not its key")
-    return Held("credentials", f"{key}: the file cannot be used ({words})", "check the path, permissions and content")
-
-
-def _kind(error: BaseException) -> str:
-    """What the operating system said, else the kind of error."""
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return type(error).__name__
+def _unusable(what: str, error: Exception) -> Held:
+    words = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+    return Held(
+        "credentials",
+        f"tls.{what} cannot be used: {words}",
+        "mend the path, the file's permissions, or its content (PEM), or key_password",
+    )

@@ -68,23 +68,6 @@ def _name(value: str | None) -> str | None:
     return value
 
 
-def _fingerprint(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}", value):
-        raise PydanticCustomError(
-            "fingerprint", "64 hexadecimal digits are needed, as openssl x509 -noout -fingerprint -sha256 prints them"
-        )
-    return value
-
-
-def _header_names(value: dict[str, Secret]) -> dict[str, Secret]:
-    for name in value:
-        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise PydanticCustomError("header", "{name} is no name of a header", {"name": repr(name)})
-        if name.lower() in _OWN_HEADERS:
-            raise PydanticCustomError("header", "the header {name} is set by the output itself", {"name": name})
-    return value
-
-
 def _listen(value: str) -> str:
     if value and not _LISTEN.fullmatch(value):
         raise PydanticCustomError("listen", 'write "127.0.0.1:9686" or "[::1]:9686", or "" to turn it off')
@@ -93,11 +76,6 @@ def _listen(value: str) -> str:
 
 #: What the user may call a source, a transform or an output: names stand in key paths, metrics and the state file.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-
-#: Headers that say how a request is made: those of the connection and of the body.
-_OWN_HEADERS = frozenset(
-    {"connection", "content-encoding", "content-length", "content-type", "host", "transfer-encoding", "user-agent"}
-)
 
 _LISTEN = re.compile(
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
@@ -274,9 +252,7 @@ class TlsSettings(Table):
     cert_file: LocalPath | None = Field(None, description="client certificate (PEM)")
     key_file: LocalPath | None = Field(None, description="the client certificate's key (PEM)")
     key_password: Secret | None = Field(None, description="password of `key_file`")
-    fingerprint: Annotated[str | None, AfterValidator(_fingerprint)] = Field(
-        None, description="SHA-256 of the one server certificate that is trusted, by whomever it is signed"
-    )
+    fingerprint: str | None = Field(None, description="SHA-256 of the one server certificate that is trusted")
     verify: bool = Field(True, description="verify the server's certificate")
     verify_hostname: bool = Field(True, description="verify that the certificate names this host")
 
@@ -293,20 +269,6 @@ class NetworkSettings(OutputSettings):
 
     timeout: TimeoutSettings = Field(default=TimeoutSettings(), description="how long to wait")
     tls: TlsSettings = Field(default=TlsSettings(), description="encryption and trust")
-
-
-class HttpSettings(NetworkSettings):
-    """Keys of outputs that speak HTTP."""
-
-    headers: Annotated[dict[str, Secret], AfterValidator(_header_names)] = Field(
-        default_factory=dict, description="added to every request; a value may be a secret"
-    )
-    proxy: Secret | None = Field(
-        None,
-        description="URL of an HTTP proxy, `http://user:password@host:3128`; default: `HTTPS_PROXY`, `HTTP_PROXY`, "
-        "`NO_PROXY`",
-    )
-    compression: Literal["gzip", "none"] = Field("gzip", description="of what is sent")
 
 
 class TransformSettings(Table):

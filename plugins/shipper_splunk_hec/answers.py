@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from shipper.connections import Answer, retry_after
 from shipper.errors import Held
-from shipper.http import Answer, retry_after
 from shipper.output import DeliveryError, Failure, Outcome, Throttled, TooLarge, Unknown
 
 #: Splunk Cloud cuts larger requests off and says that event 0 is no valid JSON (bytes, before compression).

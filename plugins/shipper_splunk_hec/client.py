@@ -9,8 +9,8 @@ from typing import TypeVar
 import msgspec
 
 from shipper.clock import Clock
+from shipper.connections import Answer, Connections, compress, header_value
 from shipper.errors import Held
-from shipper.http import Answer, Connections, compress, header_value
 from shipper.output import Batch, Check, DeliveryError, Unknown
 from shipper_splunk_hec.answers import Taken, check_health, check_token, is_acknowledged, judge
 from shipper_splunk_hec.envelope import Envelopes, lines, query

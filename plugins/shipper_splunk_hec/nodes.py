@@ -10,8 +10,8 @@ from typing import TypeVar
 from uuid import uuid4
 
 from shipper.clock import Clock
+from shipper.connections import Answer, Connections, place_of
 from shipper.errors import Held
-from shipper.http import Answer, Connections, place_of
 from shipper.output import DeliveryError, NotTried, Throttled
 
 log = logging.getLogger("shipper.output.splunk_hec")

@@ -5,18 +5,36 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from shipper.fields import Kind, UnknownField, field
+from shipper.http import HttpSettings
 from shipper.secrets import Secret
-from shipper.settings import HttpSettings, Table, TextOrNone
+from shipper.settings import Table, TextOrNone
 from shipper.units import Duration
 
 #: Batches that wait for their acknowledgement at the same time, where the configuration does not say.
 ACK_CONCURRENCY = 16
 
 _PATH = re.compile(r"/services/collector(/.*)?$|/+$")
+
+
+#: Headers that the output itself needs, and those of the connection.
+_OWN_HEADERS = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "transfer-encoding",
+        "user-agent",
+        "x-splunk-request-channel",
+    }
+)
 
 
 def _list(value: object) -> object:
@@ -81,6 +99,16 @@ class SplunkHecSettings(HttpSettings):
         description="`true`, or a table: delivered is only what an indexer acknowledged; raises the default of "
         f"`concurrency` to {ACK_CONCURRENCY}",
     )
+
+    @field_validator("headers")
+    @classmethod
+    def _are_names(cls, given: dict[str, Secret]) -> dict[str, Secret]:
+        for name in given:
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise PydanticCustomError("header", "{name} is no name of a header", {"name": repr(name)})
+            if name.lower() in _OWN_HEADERS:
+                raise PydanticCustomError("header", "the output itself sets {name}", {"name": name})
+        return given
 
     @model_validator(mode="before")
     @classmethod

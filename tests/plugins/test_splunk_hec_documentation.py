@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shipper.configuration import load
-from shipper.settings import HttpSettings, OutputSettings, TlsSettings
+from shipper.http import HttpSettings
+from shipper.settings import OutputSettings, TlsSettings
 from shipper.testing.splunk_hec_rules import TEXTS
 from shipper_splunk_hec.answers import BUSY, ENDED_AT_EVENT, HELD, WRONG_INDEX
 from shipper_splunk_hec.nodes import REST
@@ -20,7 +21,10 @@ PAGE = (REPOSITORY / "docs" / "outputs" / "splunk-hec.md").read_text()
 EXAMPLE = REPOSITORY / "config" / "splunk-hec.toml"
 SOURCES = "\n".join(
     path.read_text()
-    for path in [*(REPOSITORY / "plugins" / "shipper_splunk_hec").glob("*.py"), REPOSITORY / "shipper" / "http.py"]
+    for path in [
+        *(REPOSITORY / "plugins" / "shipper_splunk_hec").glob("*.py"),
+        REPOSITORY / "shipper" / "connections.py",
+    ]
 )
 
 

@@ -443,3 +443,9 @@ def test_the_raw_endpoint_has_no_indexed_fields() -> None:
 )
 def test_acknowledgements_are_waited_for_by_more_senders(given: dict[str, Any], concurrency: int) -> None:
     assert SplunkHecSettings.model_validate({"url": "https://a", "token": "t", **given}).concurrency == concurrency
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "authorization", "Host", "no name", "a:b", ""])
+def test_a_header_that_is_not_the_users_to_set_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="headers"):
+        SplunkHecSettings.model_validate({"url": "https://a", "token": "t", "headers": {name: "x"}})
