@@ -122,8 +122,8 @@ def lines_of(body: bytes, metadata: Mapping[str, str], default: str, indexes: Co
     index = metadata.get("index", default)
     if index not in indexes:
         raise Refused(7, number=1)
-    named = {key: metadata.get(key) for key in ("host", "source", "sourcetype")}
-    return [HecEvent(line, index=index, **named) for line in body.split(b"\n") if line.strip()]
+    host, source, sourcetype = (metadata.get(key) for key in ("host", "source", "sourcetype"))
+    return [HecEvent(line, None, host, source, sourcetype, index) for line in body.split(b"\n") if line.strip()]
 
 
 def _take(
