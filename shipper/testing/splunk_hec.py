@@ -109,7 +109,7 @@ class FakeSplunkHec:
         self._acks: dict[str, _Channel] = {}
         self._faults: list[_Fault] = []
         self._refusals: list[tuple[str, int]] = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         # Bound and never listening: keeps the port while the server is down, and connections are refused.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -149,13 +149,15 @@ class FakeSplunkHec:
         if server is not None:
             server.end()
 
-    def kill(self) -> None:
-        """Stops as a killed indexer does: with acknowledgements, what is not indexed yet is lost with its ids."""
+    def kill(self) -> int:
+        """Stops as a killed indexer does: with acknowledgements, what is not indexed yet is lost with its ids. Returns
+        how many events that were."""
         self.stop()
         with self._changed:
-            now = time.monotonic()
+            now, before = time.monotonic(), len(self.events)
             self._batches = [batch for batch in self._batches if batch.due <= now]
             self._acks.clear()
+            return before - len(self.events)
 
     # -- faults ------------------------------------------------------------------------------------------------------
 

@@ -84,11 +84,13 @@ def test_a_splunk_that_is_killed_in_the_middle_has_everything_in_the_end(
     with FakeSplunkHec(TOKEN, **given) as splunk:
         configuration = configure(tmp_path, splunk, more)
         process = start("run", "--once", configuration, cwd=tmp_path)
+        lost = 0
         for kill in range(1, KILLS + 1):
             splunk.wait(events * kill // (KILLS + 2), seconds=120)
-            splunk.kill()
+            lost += splunk.kill()
             splunk.start()
         assert process.wait(240) == 0, (tmp_path / "shipper.log").read_text()
+        assert (lost > 0) is splunk.ack, "what is not indexed is gone, and nobody but the acknowledgement says so"
         ids = ids_of(splunk)
         assert len(ids) == events
         delivered = sum(books(tmp_path)["delivered"].values())
