@@ -17,7 +17,7 @@ from shipper.templates import compile_values
 from shipper_opensearch import bulk, mapping, verdict
 from shipper_opensearch.connection import Cluster, Reply
 from shipper_opensearch.management import ask as request
-from shipper_opensearch.management import version_found
+from shipper_opensearch.management import policy_found, version_found
 from shipper_opensearch.settings import OpenSearchSettings
 
 #: A document that no index takes, because it is none: permission is asked for before that is seen.
@@ -32,6 +32,8 @@ def ask(cluster: Cluster, settings: OpenSearchSettings, clock: Clock) -> Iterato
         yield from _writable(cluster, settings, place, clock)
         if settings.template == "manage":
             yield _template(cluster, settings)
+            if settings.data_stream is not None and settings.auth.aws != "aoss":
+                yield _rollover(cluster, settings)
     except Held as held:
         yield Check(held.reason.replace("_", " "), ok=False, detail=held.detail, mend=held.mend)
 
@@ -108,3 +110,14 @@ def _template(cluster: Cluster, settings: OpenSearchSettings) -> Check:
             mend="delete it, and the next start creates the new one",
         )
     return Check("template", ok=True, detail=f"{name}, version {found}")
+
+
+def _rollover(cluster: Cluster, settings: OpenSearchSettings) -> Check:
+    found, said = policy_found(cluster, settings)
+    if found:
+        return Check("rollover", ok=True, detail="a policy is there")
+    if found is None:
+        return Check("rollover", ok=True, detail="this cluster has no index state management: roll over by other means")
+    if said.startswith("HTTP 404"):
+        return Check("rollover", ok=True, detail="no policy is there yet; the first start makes it")
+    return Check("rollover", ok=False, detail=said, mend="permit cluster:admin/opendistro/ism/policy/get and write")

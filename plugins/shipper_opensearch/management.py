@@ -80,19 +80,32 @@ def ask(
         raise Held("unreachable", str(error), "check hosts, proxy, and whether the cluster is up") from None
 
 
+def policy_found(cluster: Cluster, settings: OpenSearchSettings) -> tuple[bool | None, str]:
+    """Whether the rollover policy is there, and the server's words; ``None`` where the cluster cannot have one: index
+    state management is a plugin."""
+    reply = ask(cluster, "GET", _policy_path(settings))
+    said = verdict.words_of(reply.status, reply.content)
+    if reply.status == 400 and "no handler found" in said:
+        return None, said
+    return reply.ok, said
+
+
 def _policy(cluster: Cluster, settings: OpenSearchSettings, name: str) -> None:
-    """A cluster without index state management (a plugin) has none, and a stream without it never rolls over."""
-    path = f"/_plugins/_ism/policies/{quote(mapping.template_name(settings.place))}"
-    reply = ask(cluster, "GET", path)
-    if reply.status == 404 and "policy" in reply.content.lower():
-        reply = ask(cluster, "PUT", path, mapping.policy(settings.place))
-    if not reply.ok and reply.status != 409:
+    found, said = policy_found(cluster, settings)
+    if found is False:
+        reply = ask(cluster, "PUT", _policy_path(settings), mapping.policy(settings.place))
+        found, said = reply.ok or reply.status == 409, verdict.words_of(reply.status, reply.content)
+    if found is False:
         log.warning(
             "output %s: no rollover policy for %s (%s); its first index grows without end unless you see to that",
             name,
             settings.place,
-            verdict.words_of(reply.status, reply.content),
+            said,
         )
+
+
+def _policy_path(settings: OpenSearchSettings) -> str:
+    return f"/_plugins/_ism/policies/{quote(mapping.template_name(settings.place))}"
 
 
 def _held(reply: Reply, what: str) -> Held:

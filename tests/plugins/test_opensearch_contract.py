@@ -113,7 +113,3 @@ class TestIndicesByTemplate(TestIndex):
         "routing": "{user}",
         "compression": "none",
     }
-
-
-class TestIdsOfTheServer(TestIndex):
-    settings: ClassVar[Mapping[str, Any]] = {"index": "audit", "document_id": "none"}

@@ -370,17 +370,24 @@ class Api:
             found += reply["hits"]["hits"]
             scroll = {"scroll": "1m", "scroll_id": reply["_scroll_id"]}
             reply = self("POST", "/_search/scroll", scroll)
-        self.try_("DELETE", "/_search/scroll", {"scroll_id": reply["_scroll_id"]})
+        if "_scroll_id" in reply:
+            self.try_("DELETE", "/_search/scroll", {"scroll_id": reply["_scroll_id"]})
         return found
 
     def clean(self) -> None:
-        """An empty server: no indices, no data streams, no templates of ours, no blocks."""
-        self.try_("PUT", "/_all/_settings", {"index.blocks.write": None, "index.blocks.read_only_allow_delete": None})
-        self.try_("DELETE", "/_data_stream/*")
-        self.try_("DELETE", "/*")
-        self.try_("DELETE", "/_index_template/*")
-        transient = {"cluster": {"max_shards_per_node": None}, "action": {"auto_create_index": None}}
-        self.try_("PUT", "/_cluster/settings", {"transient": transient, "persistent": transient})
+        """An empty server: no indices, no data streams, no templates of ours, no settings."""
+        found = self("GET", "/_cluster/state/metadata?filter_path=metadata.indices.*.state,metadata.data_stream")
+        metadata = found.get("metadata", {})
+        if metadata.get("data_stream", {}).get("data_stream"):
+            self("DELETE", "/_data_stream/*")
+        if metadata.get("indices"):
+            self("DELETE", "/*")
+        self("DELETE", "/_index_template/*")
+        settings = self("GET", "/_cluster/settings?flat_settings=true")
+        given = [name for kind in settings.values() for name in kind]
+        if given:
+            nothing = dict.fromkeys(given)
+            self("PUT", "/_cluster/settings", {"transient": nothing, "persistent": nothing})
 
 
 def settled(api: Api) -> None:
