@@ -49,21 +49,22 @@ class Reply(NamedTuple):
 
 
 class _Node(Urllib3HttpConnection):
-    """One host. A proxy on the way replaces the pool; what the server warns of is not for the process's stderr."""
+    """One host. Its pool can leave the host's name unverified and go through a proxy, which opensearch-py's own cannot;
+    what the server warns of is not for the process's stderr."""
 
-    def __init__(self, proxy: str | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        if proxy is None:
-            return
-        context, size = options.get("ssl_context"), options.get("pool_maxsize")
-        manager = urllib3.ProxyManager(
-            proxy,
-            maxsize=size,
-            ssl_context=context,
-            assert_fingerprint=options.get("ssl_assert_fingerprint"),
-            proxy_headers=_proxy_headers(proxy),
-        )
-        self._urllib3_pool_factory = lambda: _Proxied(manager, self.host)
+    def __init__(self, tls: Mapping[str, Any], proxy: str | None, pool_maxsize: int, **options: Any) -> None:
+        super().__init__(pool_maxsize=pool_maxsize, **options)
+        secure = tls if self.use_ssl else {}
+        kind: Any = urllib3.HTTPSConnectionPool if self.use_ssl else urllib3.HTTPConnectionPool
+
+        def pool() -> Any:
+            if proxy is None:
+                return kind(self.hostname, port=self.port, maxsize=pool_maxsize, **secure)
+            headers = _proxy_headers(proxy)
+            manager = urllib3.ProxyManager(proxy, maxsize=pool_maxsize, proxy_headers=headers, **secure)
+            return _Proxied(manager, self.host)
+
+        self._urllib3_pool_factory = pool
         self._create_urllib3_pool()
 
     def _raise_warnings(self, warning_headers: Any) -> None:
@@ -95,16 +96,20 @@ class Cluster:
         logging.getLogger("opensearch").setLevel(logging.CRITICAL)
         self._settings = settings
         self._timeout = urllib3.Timeout(connect=settings.timeout.connect, read=settings.timeout.request)
-        context = trust(settings.tls)
         if not settings.tls.verify:
             urllib3.disable_warnings(InsecureRequestWarning)
+        tls: dict[str, Any] = {
+            "ssl_context": trust(settings.tls),
+            "assert_fingerprint": fingerprint(settings.tls),
+            "assert_hostname": None if settings.tls.verify_hostname else False,
+        }
         self._transport = Transport(
             [self._host(url) for url in settings.hosts],
             connection_class=_Node,
             dead_timeout=DEAD_TIMEOUT,
             pool_maxsize=settings.concurrency + 1,
-            ssl_context=context,
-            ssl_assert_fingerprint=fingerprint(settings.tls),
+            tls=tls,
+            verify_certs=True,  # by the context in tls: its own would only warn
             http_auth=self._signer(),
             headers={"user-agent": f"shipper/{__version__}"},
         )

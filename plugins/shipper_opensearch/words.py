@@ -14,6 +14,8 @@ MAX_WORDS = 400
 _PREVIEW = re.compile(r"\s*Preview of field's value:.*", re.DOTALL)
 #: The beginning of a term as numbers (immense terms).
 _PREFIX = re.compile(r"The prefix of the first immense term is: '\[[-\d, ]*\]?(\.\.\.)?'?,?\s*")
+#: The security plugin's portrait of us, in brackets within brackets.
+_USER = re.compile(r" and User \[name=.*", re.DOTALL)
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"|\[([^\[\]]*)\]")
 _TYPES = frozenset(
     re.findall(
@@ -27,7 +29,7 @@ _TYPES = frozenset(
 _PLAIN = re.compile(
     r"\d{1,6}|\d+/\d+|[a-z_]+_exception|(index|cluster|action|indices|http|plugins)\.[a-z_.]+|true|false"
     r"|[A-Z_]+/\d+/[a-z0-9 ,()-]+|\w+=\d+(, \w+=\d+)*"
-    r"|indices:[a-z/]+(\[s\]|\[\w\])?|strict_date\w*|yyyy-MM-dd[\w':. -]*"
+    r"|cluster:[a-z/_]+|indices:[a-z/_]+(\[s\]|\[\w\])?|strict_date\w*|yyyy-MM-dd[\w':. -]*"
 )
 
 
@@ -48,7 +50,7 @@ def _chain(cause: Cause | None, known: frozenset[str]) -> Iterator[str]:
 
 def plain(text: str, known: frozenset[str] = frozenset()) -> str:
     """A text of the server without values of events. Where quotes are not what they seem, all between them goes."""
-    text = _PREFIX.sub("", _PREVIEW.sub("", text))
+    text = _USER.sub("", _PREFIX.sub("", _PREVIEW.sub("", text)))
     quoted = list(_QUOTED.finditer(text))
     strange = [found for found in quoted if not _is_ours(found[1] or found[2] or found[3] or "", known)]
     if not strange:
