@@ -111,7 +111,7 @@ ROWS = (
     Row("JSON lines → two files", "lines_to_file", _lines, _LINES, outputs=_files(2)),
     Row("JSON lines → five files", "lines_to_file", _lines, _LINES, outputs=_files(5)),
     Row("JSON lines → spool, output down", "lines_to_spool", _lines, _LINES, outputs=DOWN),
-    Row("spool → file", "spool_to_file", _lines, _LINES, from_spool=True),
+    Row("spool → file", "spool_to_file", _lines, (20_000, 260_000), from_spool=True),
 )
 
 #: What a second output of the same format adds: the row with one output, and with two.

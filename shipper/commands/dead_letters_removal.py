@@ -102,7 +102,7 @@ def _move(connection: sqlite3.Connection, chosen: Filter, configuration: Configu
     while True:
         with transaction(connection):
             moved = dead_letters.replay(connection, page, spool.next_id(connection), now=time.time(), lanes=served)
-        if not moved.letters:
+        if moved.last_letter <= (page.after or 0):
             return {"events": events, "records": records}
         events += moved.letters - moved.records
         records += moved.records

@@ -68,6 +68,13 @@ class Delivery:
         self._connecting = threading.Lock()
         self._connected = False
         self._failing = False
+        #: What the plugin raised by mistake since something passed last.
+        self._stumbled: set[type[Exception]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the output was connected to."""
+        return self._connected
 
     def abandon(self) -> None:
         """Sending stops: no further attempt is made. What is not settled is left to the lane."""
@@ -124,7 +131,9 @@ class Delivery:
         except DeliveryError as error:
             report = Report(failed=dict.fromkeys(range(len(batch)), error.failure))
         except Exception as error:
-            log.exception("%s: the plugin failed; its batch counts as unknown and is sent again", self._component)
+            if type(error) not in self._stumbled:  # once, not at every retry
+                self._stumbled.add(type(error))
+                log.exception("%s: the plugin failed; its batch counts as unknown and is sent again", self._component)
             failure = Failure(Outcome.UNKNOWN, PLUGIN, f"the plugin raised {type(error).__name__}")
             report = Report(failed=dict.fromkeys(range(len(batch)), failure))
         self._metrics.sent(self._lane.name, batch.size, self._clock.monotonic() - started)
@@ -157,6 +166,7 @@ class Delivery:
         self._say(verdict.again, report)
         if passed:
             self._breaker.passed()
+            self._stumbled.clear()
             parcel.failures = 0
             parcel.apart = bool(failed)
             self._bury_overtaken(parcel)
@@ -164,7 +174,7 @@ class Delivery:
             self._breaker.answered()
         elif failed:
             self._failed_wholly(parcel, report.failed[indices.index(failed[0])])
-            if held is None and not self._lonely(parcel):
+            if held is None and (self._breaker.open or not self._lonely(parcel)):
                 self._breaker.failed()
         if held is None:
             self._holds.release(self._component)

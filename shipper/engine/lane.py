@@ -6,35 +6,32 @@ What is unsettled for too long goes to the spool, in the transaction that moves 
 
 from __future__ import annotations
 
-import functools
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from sqlite3 import Connection
 from typing import Any
 
 from shipper.clock import EngineClock
+from shipper.engine.admission import Admission
 from shipper.engine.backlog import Backlog
 from shipper.engine.breaker import Breaker, Storm
 from shipper.engine.chunk import Chunk, Share
-from shipper.engine.dead_letter_box import COPY, DeadLetterBox, Fresh
+from shipper.engine.commits import Commits
+from shipper.engine.dead_letter_box import DeadLetterBox
 from shipper.engine.ledger import Entry, Ledger, Tally
-from shipper.engine.letters import event_letter
 from shipper.engine.line import Line, Waiting
-from shipper.engine.oversize import fitting
-from shipper.engine.parcel import Origin, Parcel, Slice, Verdict
+from shipper.engine.parcel import Parcel, Verdict
 from shipper.engine.rendering import Rendering
 from shipper.engine.retries import Retries
+from shipper.engine.spilling import abandoned, spill_parcels, spill_queue
 from shipper.engine.spool_disk import SpoolDisk
-from shipper.engine.spooling import Flushed, Row, Rows
-from shipper.engine.targets import TargetCap
+from shipper.engine.spooling import Row, Rows
 from shipper.observe.metrics import Metrics
 from shipper.output import Output
 from shipper.source import END, Position, StopSignal
-from shipper.state import positions, spool
+from shipper.state import positions
 from shipper.state.dead_letters import DeadLetter
-from shipper.state.positions import Move
 from shipper.state.spool import Spooled, Totals
 from shipper.state.writer import Writer
 
@@ -43,10 +40,8 @@ from shipper.state.writer import Writer
 QUEUE_BYTES = 8 * 1024 * 1024
 #: Chunks that may be settled behind the first that is not, before that one goes to the spool.
 WINDOW = 1000
-#: Seconds that a reader waits for room in a lane that delivers, before its neighbours shall not wait any longer.
+#: Seconds that a reader waits for room in a lane that delivers while a neighbour could send more than it is given.
 PATIENCE = 1.0
-#: What becomes of the copy of a dead letter that its output refuses: there is the dead letter itself.
-GIVEN_UP = ("filtered", "dead_letter")
 #: Seconds between two looks at the stop signal, or at the clock, while waiting.
 LOOK = 0.5
 
@@ -76,9 +71,6 @@ class Lane:
         self.rendering = Rendering(settings, output.values())
         max_events = min(settings.batch.max_events, limits.max_events or settings.batch.max_events)
         max_bytes = min(settings.batch.max_bytes, limits.max_bytes or settings.batch.max_bytes)
-        own = [limit - limits.overhead for limit in (limits.max_event_bytes,) if limit is not None]
-        #: Encoded bytes of the largest event that is sent; ``None``: any.
-        self.max_event_bytes = min((*own, *filter(None, [settings.max_event_bytes])), default=None)
         self.breaker = Breaker(settings.retry, 1 if output.ordered else settings.concurrency, clock, randomness)
         self.storm = Storm(storm)
         self._raw = settings.format.type == "raw"
@@ -87,7 +79,7 @@ class Lane:
         self._metrics = metrics
         self._clock = clock
         self.disk = disk
-        self._cap = TargetCap(output.values(), settings.max_targets, clock)
+        self._admission = Admission(output, self.rendering, clock, self._set_aside)
         self._lock = threading.RLock()
         # Two conditions, so that nobody is woken who has nothing to do: senders wait for work, readers for room.
         self._work = threading.Condition(self._lock)
@@ -100,6 +92,7 @@ class Lane:
         self._flying: list[Parcel] = []
         self._ledgers: list[Ledger] = []
         self._backlog = Backlog(identifier, settings.spool, disk)
+        self._commits = Commits(identifier, writer, letters, disk, self._backlog, self._readable)
         self._numbers = 0
         self._flushed = clock.monotonic()
         self._waited = 0.0
@@ -112,8 +105,6 @@ class Lane:
         self._stopped = False
         #: Why nothing can be spooled although it should be; ``None``: it can, or need not.
         self.cramped: str | None = None
-        #: The books of this run so far, up to the position.
-        self.books: Tally = Counter()
 
     # -- readers ---------------------------------------------------------------------------------------------------
 
@@ -149,7 +140,7 @@ class Lane:
                 return True
             self._metrics.count(self.name, entry.arrival())
             if entry.owed == 0:
-                self._submit([ledger], ())
+                self._commits.submit([ledger], ())
                 return True
             first = entry.first
             events = share.events[first:] if first else share.events
@@ -158,9 +149,9 @@ class Lane:
             values = share.values[first:] if first else share.values
             now = self._clock.monotonic()
             waiting = Waiting(entry, events, values, native, 0, 0, 0, now, chunk.time, entry)
-            self._admit(self._queue, waiting)
+            self._admission.admit(self._queue, waiting)
             if entry.done:
-                self._submit([ledger], ())
+                self._commits.submit([ledger], ())
             if len(self._queue.waiting) == 1 or self._queue.full():
                 self._work.notify()
         return True
@@ -169,7 +160,7 @@ class Lane:
         """The partition was read to its end."""
         with self._lock:
             ledger.end()
-            self._submit([ledger], ())
+            self._commits.submit([ledger], ())
 
     def leave(self, source: str) -> None:
         """Nothing more is read of a source for now: what is unsettled goes to the spool, its ledgers are let go."""
@@ -188,7 +179,7 @@ class Lane:
         for waiting in self._queue.empty():
             if waiting.entry is None or not waiting.entry.ledger.abandoned:
                 self._queue.put(waiting)
-        self._retries.drop(_abandoned)
+        self._retries.drop(abandoned)
         self._room.notify_all()
 
     def roomy(self) -> bool:
@@ -233,7 +224,7 @@ class Lane:
             self._flying = [other for other in self._flying if other is not parcel]
             self._retries.put(again)
             if self._abandons:
-                self._retries.drop(_abandoned)
+                self._retries.drop(abandoned)
             self._work.notify()
 
     def before(self, parcel: Parcel) -> list[Parcel]:
@@ -253,7 +244,7 @@ class Lane:
                 if not already and not refused:
                     tally["delivered", ""] = end - begin
                 else:
-                    tally.update(_become(index, already, refused, letters) for index in range(begin, end))
+                    tally.update(verdict.become(index, already, letters) for index in range(begin, end))
                 start = part.start + begin - part.first
                 kept = [letters[index] for index in range(begin, end) if index in letters] if letters else ()
                 part.origin.settle(start, start + end - begin, tally, kept)
@@ -268,7 +259,7 @@ class Lane:
             self._metrics.settled(self.name, tallies, parcel.time)
             # A row of which a part is settled is written later, but for a bookmark, which must cover exactly what is.
             settled = [row for row in dict.fromkeys(rows) if not row.owes or verdict.bookmark is not None]
-            self._submit(ledgers, settled, bookmark=verdict.bookmark)
+            self._commits.submit(ledgers, settled, bookmark=verdict.bookmark)
 
     def lock(self) -> threading.RLock:
         """Held while the outcome of a request is worked out, which touches the breaker and several parcels."""
@@ -281,13 +272,8 @@ class Lane:
 
     # -- the spool -------------------------------------------------------------------------------------------------
 
-    def spooled_at_start(self, totals: Totals) -> None:
-        """What the state file holds for this lane when it begins."""
-        with self._lock:
-            self._backlog.totals = totals
-
     def adopt(self, totals: Totals) -> None:
-        """Rows that others appended to this lane's spool have been committed; ``totals`` of those alone."""
+        """Rows that others appended to this lane's spool, in a former run too, are committed; ``totals`` of those."""
         with self._lock:
             self._backlog.adopt(totals)
             self._work.notify()
@@ -309,7 +295,7 @@ class Lane:
                 self.cramped = None
             if now - self._flushed >= self.settings.spool.after:
                 self._flushed = now
-                self._submit((), self._backlog.rows)
+                self._commits.submit((), self._backlog.rows)
             if self._retries or self._queue:
                 self._work.notify()
 
@@ -365,6 +351,11 @@ class Lane:
         """Bytes on disk, how many it may have, and when the oldest row was written (seconds since 1970; 0: none)."""
         spooled = self._backlog.totals
         return spooled.bytes, self.settings.spool.max_bytes, spooled.oldest
+
+    @property
+    def books(self) -> Tally:
+        """The books of this run so far, up to the position."""
+        return self._commits.books
 
     def queued_bytes(self) -> int:
         """Encoded bytes in the queue."""
@@ -429,12 +420,12 @@ class Lane:
         backlog = self._backlog
         if not backlog.unread or backlog.loading or self._front.full() or len(self._flying) >= self.breaker.limit:
             return False
-        return not self._retries.full() and (self.max_event_bytes is None or self._letters.has_room())
+        return not self._retries.full() and (self._admission.max_event_bytes is None or self._letters.has_room())
 
     def _load(self, rows: Sequence[Spooled]) -> None:
         for waiting in self._backlog.load(rows, self.rendering, self._clock.monotonic()):
-            self._admit(self._front, waiting)
-        self._submit((), [row for row in self._backlog.rows if not row.owes])
+            self._admission.admit(self._front, waiting)
+        self._commits.submit((), [row for row in self._backlog.rows if not row.owes])
 
     def _make_room(self, stop: StopSignal, neighbours: Sequence[Lane]) -> bool:
         while self._queue.bytes >= self._capacity and self._queue:
@@ -442,14 +433,15 @@ class Lane:
                 return False
             # One that delivers, only slower than it is read, is waited for; but not by its neighbours.
             failing = self.breaker.open or self._backlog.unread or self._front
-            patient = self._waited < PATIENCE or not any(lane.roomy() for lane in neighbours if lane is not self)
-            if (failing or not patient) and self._spill():
+            starved = any(lane.roomy() for lane in neighbours if lane is not self)
+            if (failing or (starved and self._waited >= PATIENCE)) and self._spill():
                 self._waited = 0.0
                 return True
             before = self._clock.monotonic()
             # Nobody notifies a lane when the state file has caught up with the spools of all of them.
             self._clock.wait_for_news(self._room, LOOK / 10 if self._writer.behind else LOOK)
-            self._waited += self._clock.monotonic() - before
+            if starved:
+                self._waited += self._clock.monotonic() - before
         self._waited = max(0.0, self._waited - 0.001)
         return True
 
@@ -458,7 +450,7 @@ class Lane:
         times = [
             parcel.since
             for parcel in (*self._flying, *self._retries)
-            if any(isinstance(part.origin, Entry) and not _abandoned(part.origin) for part in parcel.slices)
+            if any(isinstance(part.origin, Entry) and not abandoned(part.origin) for part in parcel.slices)
         ]
         if self._queue:
             times.append(self._queue.waiting[0].since)
@@ -479,36 +471,11 @@ class Lane:
         if self._writer.behind and not force:
             return False
         rows = Rows(self.id, self.disk.allocate, self._clock.now())
-        ledgers: list[Ledger] = []
-        for parcel in parcels:
-            ledgers += self._spill_parcel(parcel, rows)
-        rows.close()
-        sent = {row.id: Row(row) for row in rows.finish()}
-        for parcel in parcels:
-            parcel.slices = [
-                Slice(part.first, part.count, sent[part.origin.id], part.start)
-                if isinstance(part.origin, Spooled)
-                else part
-                for part in parcel.slices
-            ]
-        self._backlog.keep(sent.values())
-        for waiting in self._queue.empty():
-            entry = waiting.entry
-            assert entry is not None
-            begin, end = waiting.start + waiting.taken, waiting.start + len(waiting.events)
-            places = entry.places(begin, end)
-            native = waiting.native[waiting.taken :]
-            raw = waiting.events[waiting.taken :] if self._raw else None
-            if over:
-                entry.settle(begin, end, {("dead_lettered", "spool_full"): end - begin}, [
-                    self._refused(place, line, None if raw is None else raw[index])
-                    for index, (place, line) in enumerate(zip(_each(places), native, strict=True))
-                ])  # fmt: skip
-            else:
-                rows.add(places, native, raw, waiting.time)
-                entry.settle(begin, end)
-            ledgers.append(entry.ledger)
-        self._submit(ledgers, self._backlog.rows, rows.finish())
+        ledgers, sent = spill_parcels(parcels, rows, raw=self._raw)
+        self._backlog.keep(sent)
+        refuse = self._admission.refused if over else None
+        ledgers += spill_queue(self._queue.empty(), rows, raw=self._raw, refuse=refuse)
+        self._commits.submit(ledgers, self._backlog.rows, rows.finish())
         self._room.notify_all()
         self._work.notify()
         return True
@@ -517,133 +484,14 @@ class Lane:
         """Whether what the spool does not take becomes dead letters."""
         return self.settings.spool.when_full == "dead_letter" and self._letters.has_room()
 
-    def _spill_parcel(self, parcel: Parcel, rows: Rows) -> list[Ledger]:
-        """Puts what a parcel still owes from memory into a row; its slices point there until the row is complete."""
-        ledgers: list[Ledger] = []
-        slices: list[Slice] = []
-        for part, begin, end in parcel.runs(parcel.open):
-            start = part.start + begin - part.first
-            if not isinstance(part.origin, Entry) or _abandoned(part.origin):
-                slices.append(Slice(begin, end - begin, part.origin, start))
-                continue
-            places = part.origin.places(start, start + end - begin)
-            raw = parcel.batch.events[begin:end] if self._raw else None
-            row, first = rows.add(places, parcel.native[begin:end], raw, parcel.time)
-            part.origin.settle(start, start + end - begin)
-            ledgers.append(part.origin.ledger)
-            slices.append(Slice(begin, end - begin, row, first))  # type: ignore[arg-type]  # an origin once it is whole
-        parcel.slices = slices
-        return ledgers
-
     # -- inside the lock: offering and settling ----------------------------------------------------------------------
 
-    def _admit(self, line: Line, waiting: Waiting) -> None:
-        """Puts events into a line: their targets within the cap, and none larger than the destination takes."""
-        waiting.values = self._cap.apply(waiting.values)
-        limit = self.max_event_bytes
-        parts: Iterable[Waiting] = (waiting,)
-        if limit is not None and max(map(len, waiting.events)) > limit:
-            truncate = self.settings.oversize == "truncate"
-            parts = fitting(waiting, limit, self.rendering, truncate=truncate, refuse=self._set_aside)
-        for part in parts:
-            part.size = line.size_of(part.events)
-            line.put(part)
-
-    def _set_aside(self, waiting: Waiting, index: int) -> None:
-        """An event is too large: it becomes a dead letter, unless it is the copy of one."""
-        item, line = waiting.start + index, waiting.events[index]
-        (place,) = waiting.origin.places(item, item + 1)
-        detail = f"{len(line)} bytes, of {self.max_event_bytes} that one event may have"
-        raw = line if self._raw else None
-        letter = self._refused(place, waiting.native[index], raw, "too_large", detail)
-        become, letters = (("dead_lettered", "too_large"), [letter]) if place.ordinal != COPY else (GIVEN_UP, [])
-        waiting.origin.settle(item, item + 1, {become: 1}, letters)
+    def _set_aside(self, waiting: Waiting, become: tuple[str, str]) -> None:
+        """An event was settled before it was sent."""
         if isinstance(waiting.origin, Row):
             self._backlog.settled(1)
         self._metrics.count(self.name, {become: 1})
 
-    def _refused(
-        self,
-        place: spool.Place,
-        native: bytes,
-        raw: bytes | None,
-        reason: str = "spool_full",
-        detail: str = "the spool was full and spool.when_full is dead_letter",
-    ) -> DeadLetter:
-        return event_letter(place, self.name, native, raw, reason, detail, self._clock.now(), 1)
-
-    def _submit(
-        self,
-        ledgers: Iterable[Ledger],
-        settled: Iterable[Row],
-        new: Sequence[Spooled] = (),
-        bookmark: bytes | None = None,
-    ) -> None:
-        """Hands in what has changed: one transaction. ``settled``: rows of which something was settled."""
-        moves: list[Move] = []
-        letters: list[DeadLetter] = []
-        for ledger in dict.fromkeys(ledgers):
-            advanced = ledger.advance()
-            if advanced is not None:
-                moves.append(advanced[0])
-                letters += advanced[1]
-                self.books.update(advanced[0].tally)
-        flushed = self._backlog.flush(settled)
-        for part in flushed:
-            letters += part.letters
-            self.books.update(part.tally)
-        self._backlog.add(new)
-        if moves or letters or flushed or new or bookmark is not None:
-            committed = functools.partial(self._committed, [row.id for row in new]) if new else self._letters.kept
-            size = sum(row.size for row in new) + sum(len(letter.data) for letter in letters)
-            self._writer.submit(self._transaction(moves, letters, flushed, new, bookmark), committed, size)
-
-    def _committed(self, rows: Sequence[int], letters: Fresh) -> None:
-        self.disk.committed(rows)
-        self._letters.kept(letters)
+    def _readable(self) -> None:
         with self._lock:
             self._work.notify()  # rows can be read back now
-
-    def _transaction(
-        self,
-        moves: Sequence[Move],
-        letters: Sequence[DeadLetter],
-        flushed: Sequence[Flushed],
-        new: Sequence[Spooled],
-        bookmark: bytes | None,
-    ) -> Callable[[Connection], Fresh]:
-        keep = self._letters.keeping(letters)
-
-        def change(connection: Connection) -> Fresh:
-            fresh = keep(connection)
-            for row in new:
-                spool.insert(connection, row)
-            positions.settle(connection, self.id, moves, bookmark)
-            for part in flushed:
-                part.write(connection, self.id)
-            return fresh
-
-        return change
-
-
-def _become(
-    index: int, already: frozenset[int], refused: Mapping[int, tuple[str, Any]], letters: Mapping[int, DeadLetter]
-) -> tuple[str, str]:
-    """What an event has become, as a line of the books."""
-    if index in refused and index not in letters:
-        return GIVEN_UP
-    if index in refused:
-        return "dead_lettered", refused[index][0]
-    return ("already_stored", "") if index in already else ("delivered", "")
-
-
-def _abandoned(origin: Origin) -> bool:
-    """Whether what came from there is read again, so that nothing that becomes of it here counts."""
-    return isinstance(origin, Entry) and origin.ledger.abandoned
-
-
-def _each(places: Iterable[spool.Place]) -> Iterable[spool.Place]:
-    """The place of every single event."""
-    for place in places:
-        for number in range(place.count):
-            yield place._replace(ordinal=place.ordinal + number, count=1)

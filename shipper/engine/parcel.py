@@ -11,6 +11,8 @@ from shipper.state.dead_letters import DeadLetter
 from shipper.state.spool import Place
 
 Key = tuple[str, str]
+#: What becomes of the copy of a dead letter that its output refuses: there is the dead letter itself.
+GIVEN_UP: Key = ("filtered", "dead_letter")
 
 #: ``Failure.reason`` of what a plugin raised by mistake.
 PLUGIN = "plugin"
@@ -166,3 +168,9 @@ class Verdict:
     refused: dict[int, tuple[str, Failure]] = field(default_factory=dict)
     again: list[int] = field(default_factory=list)
     bookmark: bytes | None = None
+
+    def become(self, index: int, already: frozenset[int], letters: Mapping[int, DeadLetter]) -> Key:
+        """What a settled event has become, as a line of the books. ``already``: as ``already_stored``."""
+        if index in self.refused:
+            return ("dead_lettered", self.refused[index][0]) if index in letters else GIVEN_UP
+        return ("already_stored", "") if index in already else ("delivered", "")

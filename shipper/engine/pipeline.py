@@ -278,14 +278,15 @@ class Pipeline:
             )
         deadline = self._clock.monotonic() + timeout - min(CLOSING, timeout / 2)
         works.stop_reading(deadline)
-        for lane in works.lanes:
-            lane.finish(spool_too=False)
+        for one in works.outputs.values():
+            one.leave()
         for one in works.outputs.values():
             one.join(deadline)
         for one in works.outputs.values():
             one.abandon()
+        until = self._clock.monotonic() + min(CLOSING, timeout / 2) / 2
         for one in works.outputs.values():
-            one.close(min(CLOSING, timeout / 2) / 2)
+            one.close(max(0.0, until - self._clock.monotonic()))
 
     def _result(self, before: Books, books: Books, in_time: bool) -> Result:
         assert self._works is not None

@@ -93,7 +93,13 @@ class Requests:
                 raise StateError(f"this shipper does not know the request {request.get('do')!r}; use its own version")
             answer, failed = does(request), False
             log.info("engine: %s, as asked: %s", request["do"], answer)
-        except (ShipperError, ValueError, KeyError) as error:
+        except (
+            ShipperError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:  # another version may have asked
             answer, failed = {"error": str(error)}, True
             log.warning("engine: %s was asked for and not done: %s", request.get("do"), error)
         self._writer.call(lambda connection: control.answer(connection, number, answer, failed))
@@ -115,7 +121,7 @@ class Requests:
                 served[lane].adopt(totals)
             events += replayed.letters - replayed.records
             records += replayed.records
-            if not replayed.letters:
+            if replayed.last_letter <= (after or chosen.after or 0):
                 break
             after = replayed.last_letter
         self._count_again()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from shipper.engine.parcel import PLUGIN, Origin, Parcel
+from shipper.engine.parcel import PLUGIN, Family, Origin, Parcel
 
 #: Encoded bytes that may wait to be sent again before no new batch is begun.
 RETRY_BYTES = 16 * 1024 * 1024
@@ -78,9 +78,7 @@ class Retries:
             return begin()
         turn = probes % (OLDEST + ANOTHER + ALONE)
         if storm:
-            # A new one first: what waits here was refused, all of it.
-            new = begin() if probes % 2 and not self.full() else None
-            return new or (self._another(begin) if probes % 2 else self._take(self._parcels[0]))
+            return self._another(begin) if probes % 2 else self._take(self._parcels[0])
         if not self._ordered and all(len(one.open) == 1 and one.failures >= OLDEST for one in self._parcels):
             return begin() or self._take(self._parcels[probes % len(self._parcels)])
         if turn < OLDEST or (turn == OLDEST and self._ordered):
@@ -90,10 +88,12 @@ class Retries:
         return self._another(begin) if turn == OLDEST else self._single()
 
     def _another(self, begin: Callable[[], Parcel | None]) -> Parcel:
+        """A new one: what waits here has failed, all of it."""
+        new = None if self.full() else begin()
+        if new is not None:
+            return new
         others = [parcel for parcel in self._parcels[1:] if len(parcel.open) > 1] or self._parcels[1:]
-        if others:
-            return self._take(self._randomness.choice(others))
-        return begin() or self._take(self._parcels[0])
+        return self._take(self._randomness.choice(others or self._parcels))
 
     def _single(self) -> Parcel:
         """A parcel of one event: split off the oldest batch, unless enough were."""
@@ -119,6 +119,7 @@ class Retries:
     def _split(self, whole: Parcel, index: int) -> Parcel:
         """One event of a parcel; the rest waits."""
         self._take(whole)
+        whole.family = whole.family or Family()
         rest = [other for other in whole.open if other != index]
         self.put([whole.select(rest, (*whole.number, 1))])
         return whole.select([index], (*whole.number, 0))

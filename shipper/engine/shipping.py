@@ -48,6 +48,13 @@ class Shipping:
         for sender in self._senders:
             sender.join(max(0.0, deadline - self._clock.monotonic()))
 
+    def leave(self) -> None:
+        """Nothing more is offered: what is queued is sent if the output takes it; one that fails, or could not be
+        connected to, is not waited for."""
+        self.lane.finish(spool_too=False)
+        if not self._delivery.connected:
+            self._delivery.abandon()
+
     def abandon(self) -> None:
         """Sending stops: no request is begun any more."""
         self.lane.stop()

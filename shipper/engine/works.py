@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import random
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -123,6 +124,11 @@ class Works:
             self.configuration = new
             return "nothing that is shipped has changed"
         self._end_sources(affected & self.sources.keys())
+        try:
+            self._see_off(gone, new)
+        except ConfigurationError:
+            self._begin_sources(old, [name for name in old.sources if name in affected])
+            raise
         for name in sorted((changed | gone) & self.outputs.keys()):
             self._end_output(name)
         self.configuration = new
@@ -194,7 +200,7 @@ class Works:
             configuration.dead_letters.storm,
         )
         if identifier in totals:
-            lane.spooled_at_start(totals[identifier])
+            lane.adopt(totals[identifier])
         delivery = Delivery(lane, self._writer, self._letters, self._holds, self._metrics, self._clock)
         rules = [*configuration.transforms, "match"]
         self._metrics.add_output(lane.name, rules, Queue(lane.owed, lane.queued_bytes, lane.spool_figures))
@@ -208,6 +214,18 @@ class Works:
         self._writer.call(lambda _: None)  # what it handed in is on disk before anybody takes over
         one.output.close()
         self._holds.release_all(f"output {name}")
+
+    def _see_off(self, gone: Collection[str], new: Configuration) -> None:
+        """Gives outputs that are not configured any more a moment to send what was in their queues, which is in their
+        spools now. Raises ``ConfigurationError`` where one still owes something then."""
+        never = threading.Event()
+        until = self._clock.monotonic() + CLOSING
+        renamed = {table.renamed_from for table in new.outputs.values()}
+        leaving = [self.outputs[name].lane for name in gone if name in self.outputs and name not in renamed]
+        while any(lane.spooled().events for lane in leaving) and self._clock.monotonic() < until:
+            self._clock.wait(never, 0.05)
+        if leaving:
+            self._refuse_to_forget(new)
 
     def _refuse_to_forget(self, new: Configuration) -> None:
         refuse_to_forget(new, self._writer.call(lanes.owing))

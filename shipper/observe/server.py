@@ -148,6 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     timeout = REQUEST_SECONDS
+    # Head and body are two writes: the second would wait for the acknowledgement of the first.
+    disable_nagle_algorithm = True
 
     def handle(self) -> None:
         """Answers one request. Its line and headers are read first: within a time and a size, however they trickle."""

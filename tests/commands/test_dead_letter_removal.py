@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import stat
@@ -144,21 +145,18 @@ def test_purge_asks_nobody_where_nobody_can_answer(site: Site) -> None:
     assert site.letters()
 
 
-@pytest.mark.parametrize(
-    ("filters", "left"),
-    [
-        (["--since", "1h"], 0),
-        (["--since", "2100-01-01"], 1),
-        (["--source", "captured"], 0),
-        (["--source", "other"], 1),
-        (["--reason", "rejected"], 0),
-        (["--reason", "tampered"], 1),
-    ],
-)
-def test_filters_choose_what_is_purged(site: Site, filters: list[str], left: int) -> None:
-    before = len(site.letters())
-    site.run("dead-letters", "purge", "--yes", *filters)
-    assert len(site.letters()) == left * before
+def test_every_filter_must_hold(site: Site) -> None:
+    one, other, *_ = site.letters()
+    every = len(site.letters())
+
+    def chosen(*filters: str) -> int:
+        counted = site.json("dead-letters", "purge", "--dry-run", *filters)
+        return int(counted["letters"])
+
+    assert chosen() == chosen("--since", "1h") == chosen("--source", "captured", "--reason", "rejected") == every
+    assert chosen("--since", "2100-01-01") == chosen("--source", "other") == chosen("--reason", "tampered") == 0
+    assert chosen("--id", str(one["id"]), "--id", str(other["id"])) == 2
+    assert chosen("--id", str(one["id"]), "--reason", "tampered") == 0
 
 
 # -- export and import -------------------------------------------------------------------------------------------------
@@ -228,3 +226,45 @@ def test_a_request_that_nobody_answers_is_taken_back(site: Site, monkeypatch: py
     with state_access.reading(path) as connection:
         assert connection.execute("SELECT count(*) FROM control").fetchone() == (0,)
     assert state_access.carry_out(path, change) == ({"acted": True}, False)
+
+
+# -- records that could not be decoded ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def undecoded(captured: Site, tmp_path: Path, receiver: Receiver) -> Site:
+    """Nothing could be decoded, because the keys were wrong; they are right again, and nothing runs."""
+    site = Site(tmp_path)
+    site.take_captured(captured)
+    right = (tmp_path / "keys.json").read_bytes()
+    wrong = {blob: base64.b64encode(b"w" * 32).decode() for blob in json.loads(right)}
+    (tmp_path / "keys.json").write_text(json.dumps(wrong))
+    site.configure(receiver, ["siem", "lake"])
+    site.once()
+    assert receiver.stored() == []
+    (tmp_path / "keys.json").write_bytes(right)
+    return site
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_records_are_decoded_again_for_every_output_when_what_was_wrong_is_mended(
+    undecoded: Site, receiver: Receiver, *, running: bool
+) -> None:
+    letters = len(undecoded.letters("--reason", "wrong_key"))
+    assert undecoded.books()["siem"]["dead_letters"] == letters > 1
+    if running:
+        with undecoded.running():
+            answer = undecoded.json("dead-letters", "replay", "--output", "*")
+            receiver.wait(lambda: receiver.count() == {"siem": EVENTS, "lake": EVENTS})
+    else:
+        answer = undecoded.json("dead-letters", "replay", "--output", "*")
+    assert (answer["events"], answer["records"]) == (0, letters)
+    assert counts(receiver) == {"siem": EVENTS, "lake": EVENTS}
+    assert undecoded.letters() == []
+    undecoded.books()
+
+
+def test_what_an_export_holds_of_a_record_is_still_encrypted(undecoded: Site) -> None:
+    exported = [json.loads(line) for line in undecoded.run("dead-letters", "export").splitlines()]
+    records = (undecoded.folder / "captured.jsonl").read_bytes().splitlines()
+    assert [base64.b64decode(line["data"]) for line in exported] == records

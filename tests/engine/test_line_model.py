@@ -44,7 +44,7 @@ class Line(RuleBasedStateMachine):
         self.ended: Counter[str] = Counter()
         #: The same since the last commit.
         self.ending: Counter[str] = Counter()
-        self.committed: set[str] = set()
+        self.committed: set[str] = set()  # what the position has passed and the spool does not hold
         self.start()
 
     def start(self) -> None:
@@ -129,6 +129,8 @@ class Line(RuleBasedStateMachine):
         self.ending.clear()
         assert self.rig.balance() == 0
         self.check_disk()
+        passed = {event for name in self.site.partitions for event in self.rig.passed(name)}
+        self.committed |= passed - set(self.rig.spooled())
 
     @rule()
     def leave(self) -> None:
@@ -154,7 +156,7 @@ class Line(RuleBasedStateMachine):
 
     def settled_once(self, parcel: Parcel, indices: Sequence[int]) -> None:
         for index in indices:
-            assert not self.ended[name_of(parcel.native[index])], "it was settled and committed before"
+            assert name_of(parcel.native[index]) not in self.committed, "it was settled and committed before"
 
     def check_order(self, parcel: Parcel) -> None:
         if not self.ordered:

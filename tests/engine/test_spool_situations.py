@@ -11,12 +11,10 @@ import msgspec
 import pytest
 
 from shipper.engine import lane as lane_module
-from shipper.engine.spooling import Row
 from shipper.errors import Held
 from shipper.event import Event
 from shipper.output import Outcome, OutputSettings
 from shipper.source import END
-from shipper.state.spool import Place, Spooled
 from shipper.testing.nasty import Call, NastyOutput, OrderedNastyOutput, deliver, fail, raises
 from shipper.values import Text
 from support.lane_rig import Idle, Rig, Site, event
@@ -371,40 +369,6 @@ def test_what_is_left_of_a_row_is_written_again_and_its_bytes_are_known(site: Si
     assert again.spooled() == ["e3", "e4", "e7"]
     assert again.lane.spooled()[:3] == (1, 3, sum(len(event(name)) for name in ("e3", "e4", "e7")) + 2)
     assert again.balance() == 0
-
-
-def test_a_row_that_is_half_settled_keeps_each_events_place() -> None:
-    places = [Place(1, 2, "s", 10 + number // 2, "r", 0, number % 2 * 3, 1 + number % 2) for number in range(6)]
-    count = sum(place.count for place in places)
-    each = [(p.record, p.ordinal + n) for p in places for n in range(p.count)]
-    row = Row(Spooled(1, 1, 0.0, 0.0, places, [b"%d" % n for n in range(count)]))
-    row.settle(1, 3, {("delivered", ""): 2}, ())
-    row.settle(6, 7, {("delivered", ""): 1}, ())
-    flushed = row.flush()
-    assert flushed is not None
-    assert flushed.rest is not None
-    left = [index for index in range(count) if index not in (1, 2, 6)]
-    assert flushed.rest.native == [b"%d" % index for index in left]
-    assert [(p.record, p.ordinal + n) for p in flushed.rest.places for n in range(p.count)] == [each[i] for i in left]
-    assert [place.count for place in row.places(0, count)] == [place.count for place in places]
-
-
-def test_writing_what_is_left_of_a_row_costs_no_more_than_its_length() -> None:
-    """Every event in a record of its own, every other one settled."""
-
-    def cost(count: int) -> float:
-        places = [Place(1, 2, "s", number, "r", 0, 0, 1) for number in range(count)]
-        row = Row(Spooled(1, 1, 0.0, 0.0, places, [b"x"] * count))
-        for index in range(0, count, 2):
-            row.settle(index, index + 1, {}, ())
-        started = time.perf_counter()
-        row.flush()
-        for index in range(count):
-            row.places(index, index + 1)
-        return time.perf_counter() - started
-
-    cost(100)
-    assert cost(16_000) < 100 * max(cost(1000), 0.001)
 
 
 def test_rows_cost_the_same_however_many_there_are(site: Site, rigs: list[Rig]) -> None:

@@ -15,6 +15,9 @@ from support import behaviours
 from support.behaviours import Request, Step, chosen
 from support.receiver import Receiver
 
+#: Under which name a destination keeps what it has.
+EVERYTHING = "everything"
+
 
 class _Identified(msgspec.Struct):
     id: str
@@ -40,6 +43,8 @@ class Destination(Receiver):
         self.step = Step()
         self.storings: list[Storing] = []
         self.come = 0
+        #: What it refused in a storm, or by a strict mapping, and would take at another time.
+        self.turned_away: set[str] = set()
         self._refuses = refuses
         self._remembers = remembers
 
@@ -52,6 +57,7 @@ class Destination(Receiver):
         return next((outcome for outcome, every in self._refuses.items() if chosen(event, every)), None)
 
     def take(self, output: str, body: bytes) -> bytes | None:
+        output = EVERYTHING  # the same events, whatever the output is called meanwhile
         begun = time.monotonic()
         lines = body.split(b"\n")
         ids = [msgspec.json.decode(line, type=_Identified).id for line in lines]
@@ -65,8 +71,11 @@ class Destination(Receiver):
             answer = behaviours.answer(step, Request(output, lines, ids), randomness, self.ids.get(output, Counter()))
         reply = _table(answer.reply)
         marked = {index: outcome for index, event in enumerate(ids) if (outcome := self.refused(event)) is not None}
-        if reply is not None and "failed" in reply:
-            reply["failed"].update({str(index): {"outcome": one, "reason": one} for index, one in marked.items()})
+        if reply is not None:
+            failed: dict[str, Any] = reply["failed"]
+            away = {ids[int(index)] for index, one in failed.items() if one["outcome"] == "rejected"}
+            self.turned_away |= {event for event in away if self.refused(event) is None}
+            failed.update({str(index): {"outcome": one, "reason": one} for index, one in marked.items()})
         if answer.seconds:
             self._hold_up(answer, step, output)
         with self._changed:

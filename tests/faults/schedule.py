@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 #: Seconds of a plan in which things break, and when all of them are over.
-HORIZON = 3.0
-END_OF_PLAN = 3.5
+HORIZON = 2.6
+END_OF_PLAN = 3.1
+
+#: Refusals in a row that make a storm. More than all that ``stage.REFUSED`` turns down for good: those are no storm.
+STORM = 70
 
 Source = Literal["stream", "lines"]
 Ending = Literal["kill", "term", "term, kill", "int, int"]
 
-#: What may break, by where it does. The parameters are ranges to draw from, or constants.
+OUTPUTS = ("files", "quick", "slow")
+
+#: What may break, by where it does. The parameters are ranges or lists to draw from, or constants.
 FAULTS: dict[str, dict[str, Mapping[str, Any]]] = {
     # What the destination answers (behaviours.Step).
     "quick": {
@@ -32,6 +37,8 @@ FAULTS: dict[str, dict[str, Mapping[str, Any]]] = {
         "too_large": {"over_bytes": (6_000.0, 30_000.0)},
         "slow_down": {},
         "held": {},
+        "storm": {"kind": "rejected"},
+        "strict": {"kind": "rejected", "having": '"category":"write"'},
         "mix": {"mix": {"throttled": 0.1, "unknown_stored": 0.1, "unknown_lost": 0.1, "not_tried": 0.1, "slow": 0.2}},
     },
     "slow": {
@@ -39,6 +46,7 @@ FAULTS: dict[str, dict[str, Mapping[str, Any]]] = {
         "throttled": {"whole": True, "retry_after": (0.0, 0.3)},
         "unknown_lost": {"whole": True},
         "held": {},
+        "storm": {"kind": "rejected"},
         "mix": {"mix": {"throttled": 0.2, "unknown_stored": 0.2, "held": 0.2, "reset": 0.1}},
     },
     # What the way there does (fault_proxy).
@@ -74,8 +82,19 @@ FAULTS: dict[str, dict[str, Mapping[str, Any]]] = {
         "disable": {},
     },
     # The machine.
-    "disk": {"full": {}},
+    "disk": {"full": {}, "nearly full": {"left": (300_000.0, 2_000_000.0)}},
     "clock": {"jump": {"by": (-86_400.0 * 400, 86_400.0 * 400)}},
+    "process": {"stop": {}},
+    # The people: they reload, make mistakes, and clear up among the dead letters.
+    "configuration": {
+        "change": {"output": [*OUTPUTS, "all"], "setting": ["batch", "retry", "labels", "after"]},
+        "rename": {"output": [*OUTPUTS], "reload": [True, False]},
+        "wrong": {"how": ["no TOML", "unknown key", "unknown type"]},
+    },
+    "commands": {
+        "replay": {"output": ["quick", "slow", "all"]},
+        "purge": {},
+    },
 }
 
 #: How much of its time something is broken, and for how long at a time.
@@ -88,6 +107,9 @@ TEMPER: dict[str, tuple[float, tuple[float, float]]] = {
     "keys": (0.3, (0.3, 1.5)),
     "disk": (0.4, (0.3, 1.2)),
     "clock": (0.5, (0.1, 1.0)),
+    "process": (0.3, (0.1, 0.7)),
+    "configuration": (0.3, (0.1, 0.5)),
+    "commands": (0.5, (0.2, 0.6)),
 }
 
 
@@ -167,6 +189,11 @@ class Schedule:
         return "\n".join(lines)
 
 
+_SPOOLS = ("", "", 'max_bytes = "20kB", when_full = "block"', 'max_bytes = "20kB", when_full = "dead_letter"')
+#: How often they are part of a schedule at all.
+_PEOPLE_AND_MACHINE = {"clock": 0.5, "process": 0.4, "configuration": 0.5, "commands": 0.5}
+
+
 def draw(seed: int) -> Schedule:
     """The schedule of a seed: the same in every process."""
     rng = random.Random(f"schedule {seed}")
@@ -175,7 +202,7 @@ def draw(seed: int) -> Schedule:
     places = ["quick", "slow", "way to quick", "way to slow"]
     places += ["stream", "keys"] if "stream" in sources else []
     places += ["disk"] if small_disk else []
-    places += ["clock"] if rng.random() < 0.5 else []
+    places += [place for place, chance in _PEOPLE_AND_MACHINE.items() if rng.random() < chance]
     return Schedule(
         seed,
         tuple(feed for source in sources for feed in _feeds(rng, source)),
@@ -190,6 +217,8 @@ def draw(seed: int) -> Schedule:
             "slow_batch": str(rng.choice([10, 100, 1000])),
             "drain": rng.choice(["200ms", "1s", "2s"]),
             "after": rng.choice(["200ms", "500ms", "1s"]),
+            "quick_spool": rng.choice(_SPOOLS),
+            "slow_spool": rng.choice(_SPOOLS),
         },
     )
 
@@ -204,13 +233,13 @@ def _feeds(rng: random.Random, source: Source) -> Iterator[Feed]:
 
 def _faults(rng: random.Random, where: str) -> Iterator[Fault]:
     broken, lasting = TEMPER[where]
+    kinds = list(FAULTS[where])
     moment = rng.uniform(0, 1.0)
     while moment < HORIZON:
-        kind = rng.choice(list(FAULTS[where]))
-        details = {
-            name: round(rng.uniform(*value), 3) if isinstance(value, tuple) else value
-            for name, value in FAULTS[where][kind].items()
-        }
+        kind = rng.choice(kinds)
+        details = {name: _drawn(rng, value) for name, value in FAULTS[where][kind].items()}
+        if kind == "rename":
+            kinds.remove(kind)  # renamed_from names one earlier name
         seconds = rng.uniform(*lasting)
         yield Fault(moment, min(seconds, END_OF_PLAN - moment), where, kind, details)
         whole = seconds + rng.expovariate(1.0) * seconds * (1 - broken) / broken
@@ -225,6 +254,12 @@ def _lives(rng: random.Random) -> Iterator[Life]:
         left -= seconds
         ending: Ending = rng.choice(["kill", "kill", "kill", "term", "term", "term, kill", "int, int"])
         yield Life(awaited, seconds, ending, rng.choice([0.0, 0.0, rng.uniform(0, 0.3)]), rng.uniform(0.0, 0.4))
+
+
+def _drawn(rng: random.Random, value: Any) -> Any:
+    if isinstance(value, tuple):
+        return round(rng.uniform(*value), 3)
+    return rng.choice(value) if isinstance(value, list) else value
 
 
 def _short(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from faults.configuration import Configuration
 from faults.destination import Destination
 from faults.schedule import END_OF_PLAN, FAULTS, draw
 from support.behaviours import Step, chosen
@@ -126,7 +128,7 @@ def test_a_destination_never_takes_what_it_refuses(destination: Destination) -> 
     failed = post(destination.port, *ids)["failed"]
     refused = {event for event in ids if chosen(event, 2)}
     assert {ids[int(index)] for index in failed} == refused
-    assert set(destination.stored("quick")) == set(ids) - refused
+    assert set(destination.stored()) == set(ids) - refused
     (storing,) = destination.storings
     assert storing.told == set(ids) - refused
 
@@ -138,6 +140,52 @@ def test_what_is_stored_without_being_told_is_noted(destination: Destination) ->
     (storing,) = destination.storings
     assert set(storing.ids) == {event for event in ids if not chosen(event, 2)}
     assert storing.told == set()
+
+
+def test_what_is_turned_away_for_a_while_is_noted(destination: Destination) -> None:
+    ids = [f"{number:032x}" for number in range(20)]
+    destination.step = Step(kind="rejected")
+    assert len(post(destination.port, *ids)["failed"]) == len(ids)
+    assert destination.turned_away == {event for event in ids if not chosen(event, 2)}
+
+
+# -- the people --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Configuration:
+    addresses = dict.fromkeys(("kinesis", "kms", "quick", "slow"), "http://127.0.0.1:9")
+    return Configuration(tmp_path, draw(1), addresses)
+
+
+def output(written: Configuration, name: str) -> dict[str, Any]:
+    return dict(tomllib.loads(written.path.read_text())["outputs"][name])
+
+
+@pytest.mark.parametrize("setting", ["batch", "retry", "labels", "after"])
+def test_a_change_changes_that_setting_and_no_other(written: Configuration, setting: str) -> None:
+    before = output(written, "quick")
+    written.change("quick", setting)
+    after = output(written, "quick")
+    changed = {key for key in after if after[key] != before.get(key)}
+    assert changed == {"spool" if setting == "after" else setting}
+
+
+def test_an_output_is_renamed_with_a_word_about_its_earlier_name(written: Configuration) -> None:
+    written.rename("slow")
+    assert output(written, "slow_renamed")["renamed_from"] == "slow"
+    assert written.names == {"files": "files", "quick": "quick", "slow": "slow", "slow_renamed": "slow"}
+
+
+@pytest.mark.parametrize("how", FAULTS["configuration"]["wrong"]["how"])
+def test_a_mistake_is_made_and_found(written: Configuration, how: str) -> None:
+    before = written.path.read_text()
+    written.spoil(how)
+    assert written.wrong
+    assert written.path.read_text() != before
+    written.mend()
+    assert not written.wrong
+    assert written.path.read_text() == before
 
 
 # -- the proxy ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from shipper.state import dead_letters, kept_records, spool
+from shipper.state import dead_letters, kept_records, positions, spool
 from shipper.state.dead_letters import DeadLetter, Filter
 from state.samples import RECORD, Scene
 
@@ -154,7 +154,21 @@ def test_only_what_is_chosen_is_listed_counted_replayed_and_purged(
 def test_events_of_an_output_that_nobody_serves_are_not_replayed(scene: Scene) -> None:
     dead_letters.keep(scene.connection, [scene.event_letter(1, "b"), scene.event_letter(2), scene.record_letter(3)])
     assert dead_letters.replay(scene.connection, Filter(), 1, lanes=[scene.a]).letters == 2
-    assert listed(scene.connection) == [1]
+    assert listed(scene.connection) == [1, 3], "the record is still owed to the other one"
+
+
+def test_a_record_is_replayed_for_those_that_are_served_and_stays_for_the_others(scene: Scene) -> None:
+    dead_letters.keep(scene.connection, [scene.record_letter(1, lanes=(scene.a, scene.b))])
+    replayed = dead_letters.replay(scene.connection, Filter(), 1, lanes=[scene.a])
+    assert (replayed.letters, replayed.records) == (1, 1)
+    (kept,) = kept_records.page(scene.connection, scene.stream.id, None, 0, 10)
+    assert kept.lanes == (scene.a,)
+    assert sum(count for _, _, count in dead_letters.counts(scene.connection, Filter())) == 1
+    again = dead_letters.replay(scene.connection, Filter(), 1, lanes=[scene.a])
+    assert (again.letters, again.last_letter) == (0, replayed.last_letter)
+    assert positions.books(scene.connection)["a"] == {"replayed_out": {"": 1}}
+    assert dead_letters.replay(scene.connection, Filter(), 1, lanes=[scene.b]).records == 1
+    assert list(dead_letters.listing(scene.connection, Filter())) == []
 
 
 def test_purged_letters_are_purged_in_the_books_of_every_lane_that_they_were_owed_to(scene: Scene) -> None:

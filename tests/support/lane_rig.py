@@ -199,7 +199,7 @@ class Rig:
         )  # fmt: skip
         found = spool.totals(self.connection)
         if self.id in found:
-            self.lane.spooled_at_start(found[self.id])
+            self.lane.adopt(found[self.id])
         self.delivery = Delivery(self.lane, self.writer, self.letters, self.holds, self.metrics, self.clock)
         self._ticked = self.clock.monotonic()
         self._decoder = decoder

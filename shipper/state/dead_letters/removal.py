@@ -66,22 +66,33 @@ def replay(
     rows with ids from ``first_id`` on (never more rows than letters), a record to its source's own spool, for the lanes
     and ordinals that it is owed to. ``now`` in seconds.
 
-    ``lanes``: ids of those that somebody serves; events of others stay dead letters, as those of a forgotten lane do.
+    ``lanes``: ids of those that somebody serves; what is owed to others stays a dead letter for them. ``letters`` is 0
+    then, and ``last_letter`` tells whether there was anything behind ``Filter.after``.
     """
     found = _chosen(connection, chosen, limit, lanes)
     if not found:
         return Replayed(0, {}, 0, first_id - 1, chosen.after or 0, 0)
     tally: Counter[tuple[int, str]] = Counter()
-    records = [letter for letter in found if letter.output == EVERY_OUTPUT]
-    for letter in records:
+    gone = [letter for letter in found if letter.output != EVERY_OUTPUT]
+    records = []
+    for letter in [letter for letter in found if letter.output == EVERY_OUTPUT]:
         owed = _owed(connection, letter)
+        served = owed if lanes is None else [lane for lane in owed if lane in lanes]
+        if not served and owed:
+            continue  # nobody would take its events
+        records.append(letter)
         connection.execute(
             "INSERT INTO kept_records (stream, partition, source, record, reference, resource_id, arrived, time, "
             "lanes, ordinals, replayed, bytes, data) SELECT stream, partition, source, record, reference, resource_id, "
             "arrived, ?, ?, ordinals, 1, length(data), data FROM dead_letters WHERE id = ?",
-            (now, json.dumps(owed), letter.id),
+            (now, json.dumps(served), letter.id),
         )
-        tally.update({(lane, "replayed_out"): letter.events for lane in owed})
+        tally.update({(lane, "replayed_out"): letter.events for lane in served})
+        rest = [lane for lane in owed if lane not in served]
+        if rest:
+            connection.execute("UPDATE dead_letters SET lanes = ? WHERE id = ?", (json.dumps(rest), letter.id))
+        else:
+            gone.append(letter)
     by_lane: Counter[int] = Counter()
     last_id = first_id - 1
     for row in _rows(connection, [letter.id for letter in found if letter.output != EVERY_OUTPUT], first_id, now):
@@ -92,9 +103,10 @@ def replay(
         tally[lane, "replayed_out"] += events
         tally[lane, "replayed"] += events
     _write(connection, tally)
-    bury(connection, [letter.id for letter in found])
-    size = sum(letter.bytes for letter in found)
-    return Replayed(len(found), dict(by_lane), len(records), last_id, found[-1].id, size)
+    bury(connection, [letter.id for letter in gone])
+    size = sum(letter.bytes for letter in gone)
+    sent = len(records) + sum(letter.output != EVERY_OUTPUT for letter in gone)
+    return Replayed(sent, dict(by_lane), len(records), last_id, found[-1].id, size)
 
 
 def purge(connection: sqlite3.Connection, chosen: Filter, limit: int = PAGE, entry: str = "purged") -> int:

@@ -1,0 +1,195 @@
+"""Stopping and reloading a running engine: nothing is lost, nothing comes twice, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+
+from shipper.configuration import load
+from shipper.engine import works
+from shipper.engine.pipeline import EXIT_BACKLOG, Pipeline
+from shipper.errors import ConfigurationError, Held
+from shipper.output import Outcome, OutputSettings
+from shipper.state import control
+from shipper.state.file import open_state, read_state
+from shipper.testing.nasty import NastyOutput, raises
+from support.site import Site, in_background
+from support.waiting import until
+
+DOWN = raises(Outcome.UNKNOWN)
+
+
+class Outputs:
+    """Every output that the engine builds, by name, newest last; ``dead`` names those that take nothing."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, list[NastyOutput]] = {}
+        self.dead: set[str] = set()
+        self.unreachable: set[str] = set()
+
+    def make(self, name: str, table: OutputSettings) -> NastyOutput:
+        connecting = [Held("unreachable", "nobody there")] * 1000 if name in self.unreachable else []
+        made = NastyOutput(name, table, then=DOWN if name in self.dead else None, connecting=connecting)
+        self.built.setdefault(name, []).append(made)
+        return made
+
+    def stored(self, name: str) -> list[str]:
+        return [one for output in self.built[name] for one in output.stored]
+
+
+@pytest.fixture
+def outputs(monkeypatch: pytest.MonkeyPatch) -> Outputs:
+    made = Outputs()
+    monkeypatch.setattr(works, "output_class", lambda _: made.make)
+    monkeypatch.setattr(works, "missing_modules", lambda *_: None)
+    return made
+
+
+def soon(condition: Callable[[], object]) -> None:
+    until(condition, lambda: "it did not come to that")
+
+
+def owes(running: Pipeline, name: str) -> int:
+    """Events that an output was given and that are not settled."""
+    assert running._works is not None
+    return sum(running._works.outputs[name].lane.owed())
+
+
+def second(site: Site, *more: str) -> str:
+    return "\n".join(["[outputs.second]", 'type = "rig"', f'url = "{site.receiver.url}"', *more])
+
+
+def configured(site: Site, *more: str, **tables: Any) -> Pipeline:
+    site.configure(*more, **tables)
+    path = site.folder / "shipper.toml"
+    return Pipeline(load([path]), load_again=lambda: load([path]))
+
+
+@pytest.mark.parametrize("kind", ["dead", "unreachable"])
+def test_a_stop_with_a_dead_output_ends_at_once_with_everything_in_its_spool(
+    site: Site, outputs: Outputs, kind: str
+) -> None:
+    getattr(outputs, kind).add("second")
+    site.put(30)
+    running = configured(site, second(site))
+    wait = in_background(running)
+    soon(lambda: len(outputs.built.get("siem", [])) == 1 and len(outputs.stored("siem")) == 30)
+    soon(lambda: owes(running, "second") == 30)
+    started = time.monotonic()
+    running.stop()
+    result = wait()
+    assert time.monotonic() - started < 8
+    assert result.exit_code == EXIT_BACKLOG
+    assert result.spooled == {"second": 30}
+    assert result.owed == {}
+    outputs.dead.clear()
+    outputs.unreachable.clear()
+    again = in_background(running := configured(site, second(site)))
+    soon(lambda: len(outputs.stored("second")) == 30)
+    running.stop()
+    assert again().exit_code == 0
+    assert len(set(outputs.stored("second"))) == 30
+    assert len(outputs.stored("siem")) == 30, "the healthy one got something twice"
+
+
+def test_a_reload_renders_what_waits_anew_and_leaves_the_others_alone(site: Site, outputs: Outputs) -> None:
+    outputs.dead.add("second")
+    site.put(30)
+    running = configured(site, second(site))
+    wait = in_background(running)
+    soon(lambda: len(outputs.built.get("siem", [])) == 1 and len(outputs.stored("siem")) == 30)
+    outputs.dead.clear()
+    site.configure(second(site, 'labels = { team = "dba" }'))
+    running.reload()
+    soon(lambda: len(outputs.stored("second")) == 30)
+    site.put(10)
+    soon(lambda: len(outputs.stored("second")) == 40 and len(outputs.stored("siem")) == 40)
+    running.stop()
+    result = wait()
+    assert result.exit_code == 0
+    assert len(outputs.built["siem"]) == 1, "the one that did not change was built again"
+    assert len(outputs.built["second"]) == 2
+    assert sorted(outputs.stored("second")) == sorted(outputs.stored("siem"))
+    assert len(set(outputs.stored("siem"))) == 40
+    assert result.books["second"] == {"offered": {"": 40}, "delivered": {"": 40}}
+
+
+def test_a_reload_that_would_forget_what_waits_in_memory_is_refused(
+    site: Site, outputs: Outputs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(works, "CLOSING", 0.3)
+    outputs.dead.add("second")
+    site.put(30)
+    running = configured(site, second(site))
+    wait = in_background(running)
+    soon(lambda: len(outputs.built.get("siem", [])) == 1 and len(outputs.stored("siem")) == 30)
+    soon(lambda: owes(running, "second") == 30)
+    site.configure()
+    running.reload()
+    soon(lambda: "not taken over" in caplog.text)
+    assert "still owes 30 events" in caplog.text
+    site.put(5)
+    soon(lambda: len(outputs.stored("siem")) == 35)
+    soon(lambda: owes(running, "second") == 35)
+    running.stop()
+    result = wait()
+    assert result.spooled == {"second": 35}
+    assert len(set(outputs.stored("siem"))) == len(outputs.stored("siem")) == 35
+
+
+def test_a_renamed_output_goes_on_with_its_backlog(site: Site, outputs: Outputs) -> None:
+    outputs.dead.add("second")
+    site.put(20)
+    running = configured(site, second(site))
+    wait = in_background(running)
+    soon(lambda: len(outputs.built.get("siem", [])) == 1 and len(outputs.stored("siem")) == 20)
+    site.configure(second(site, 'renamed_from = "second"').replace("outputs.second", "outputs.archive"))
+    running.reload()
+    soon(lambda: len(outputs.built.get("archive", [])) == 1 and len(outputs.stored("archive")) == 20)
+    running.stop()
+    result = wait()
+    assert result.exit_code == 0
+    assert result.books["archive"] == {"offered": {"": 20}, "delivered": {"": 20}}
+    assert outputs.stored("second") == []
+
+
+def test_a_wrong_configuration_changes_nothing(site: Site, outputs: Outputs, caplog: pytest.LogCaptureFixture) -> None:
+    running = configured(site)
+    wait = in_background(running)
+    soon(lambda: running.ready()[0])
+    with suppress(ConfigurationError):
+        site.configure("nonsense = 1")
+    running.reload()
+    soon(lambda: "not taken over" in caplog.text)
+    site.put(10)
+    soon(lambda: len(outputs.stored("siem")) == 10)
+    running.stop()
+    assert wait().exit_code == 0
+
+
+def test_a_request_that_makes_no_sense_fails_alone(site: Site, outputs: Outputs) -> None:
+    running = configured(site)
+    site.state.parent.mkdir(parents=True, exist_ok=True)
+    with open_state(site.state) as connection:
+        asked = [
+            control.ask(connection, request, 0.0)
+            for request in ({"do": "replay", "filter": {"nonsense": 1}}, {"do": "dance"}, {"do": "position_set"})
+        ]
+        connection.commit()
+    connection.close()
+    wait = in_background(running)
+    site.put(10)
+    soon(lambda: len(outputs.built.get("siem", [])) == 1 and len(outputs.stored("siem")) == 10)
+
+    def answers() -> list[str]:
+        with closing(read_state(site.state)) as connection:
+            return [control.result(connection, one)[0] for one in asked]
+
+    soon(lambda: "waiting" not in answers())
+    assert set(answers()) == {"failed"}
+    running.stop()
+    assert wait().exit_code == 0
