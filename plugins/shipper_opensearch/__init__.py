@@ -25,8 +25,8 @@ GZIP_LEVEL = 1
 #: Bytes of a request before compression. The smaller instances of Amazon OpenSearch Service take 10 MiB ("Network
 #: limits" in its quotas); whether that counts the compressed bytes is not said.
 MAX_BYTES = 9_000_000
-#: Bytes that an event gets in front of it: its action line with id, index and routing, and the timestamp.
-OVERHEAD = 300
+#: Bytes that an event gets in front of it: its action line with id, index (255 at most) and routing, and the timestamp.
+OVERHEAD = 450
 
 
 class OpenSearchOutput(Output[OpenSearchSettings]):

@@ -311,8 +311,8 @@ def _pom(coordinates: tuple[str, ...]) -> str:
         for each in coordinates
     )
     return (
-        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>local</groupId>'
-        f"<artifactId>jars</artifactId><version>1</version><dependencies>{dependencies}</dependencies></project>"
+        "<project><modelVersion>4.0.0</modelVersion><groupId>local</groupId><artifactId>jars</artifactId>"
+        f"<version>1</version><dependencies>{dependencies}</dependencies></project>"
     )
 
 
