@@ -245,13 +245,24 @@ class Works:
             self.sources[name].stop()
         for name in names:
             self.sources.pop(name).join(float("inf"))
-            for one in self.outputs.values():
-                if one.feeds_from(name):
-                    one.lane.leave(name)
+            fed = [one.lane for one in self.outputs.values() if one.feeds_from(name)]
+            self._let_send(fed)
+            for lane in fed:
+                lane.leave(name)
             self._closing.pop(name).close()
             self._claimed = {identity: owner for identity, owner in self._claimed.items() if owner != name}
             self._holds.release_all(f"source {name}")
         self._writer.call(lambda _: None)
+
+    def _let_send(self, fed: Collection[Lane]) -> None:
+        """While nothing can be spooled, what is unsettled would be read again: it gets a moment to be sent, and a file
+        as long as its own disk refuses it."""
+        never = threading.Event()
+        until = self._clock.monotonic() + CLOSING
+        while (blocked := self._writer.blocked is not None) or self._disk.short():
+            if not any(lane.unspooled() for lane in fed) or not (blocked or self._clock.monotonic() < until):
+                break
+            self._clock.wait(never, 0.05)
 
     def _source_line(self, configuration: Configuration, name: str) -> SourceLine:
         settings = configuration.sources[name]

@@ -16,7 +16,8 @@ from shipper.errors import ConfigurationError, Held
 from shipper.output import Outcome, OutputSettings
 from shipper.state import control
 from shipper.state.file import open_state, read_state
-from shipper.testing.nasty import NastyOutput, raises
+from shipper.state.room import Room
+from shipper.testing.nasty import NastyOutput, raises, slow
 from support.site import Site, in_background
 from support.waiting import until
 
@@ -139,6 +140,28 @@ def test_a_reload_that_would_forget_what_waits_in_memory_is_refused(
     result = wait()
     assert result.spooled == {"second": 35}
     assert len(set(outputs.stored("siem"))) == len(outputs.stored("siem")) == 35
+
+
+def test_a_reload_on_a_full_disk_sends_nothing_twice_that_is_under_way(
+    site: Site, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = 'batch = { max_wait = "10ms" }'
+    running = configured(site, second(site, quick))
+    wait = in_background(running)
+    soon(lambda: len(outputs.built.get("second", [])) == 1)
+    (siem,) = outputs.built["siem"]
+    siem.behave(then=slow(1.5))
+    monkeypatch.setattr(Room, "short", lambda _: True)
+    site.put(30)
+    soon(lambda: siem.sent and len(outputs.stored("second")) == 30)
+    site.configure(second(site, quick, 'labels = { team = "dba" }'))
+    running.reload()
+    soon(lambda: len(outputs.built["second"]) == 2)
+    site.put(5)
+    soon(lambda: len(outputs.stored("second")) == 35 and len(set(siem.stored)) == 35)
+    running.stop()
+    wait()
+    assert len(siem.stored) == 35
 
 
 def test_a_renamed_output_goes_on_with_its_backlog(site: Site, outputs: Outputs) -> None:

@@ -26,9 +26,9 @@ decode = "events"
 SLOW_CATEGORIES = ("read", "write", "ddl", "authentication", "privilege")
 #: Mistakes that a reload, and a start, has to refuse.
 _MISTAKES = {
-    "no TOML": "\n[outputs.quick\n",
-    "unknown key": "\n[transforms.more]\ntype = 'drop'\nmatch = { user = 'nobody' }\nevery = 7\n",
-    "unknown type": "\n[outputs.more]\ntype = 'no such plugin'\n",
+    "no TOML": "\n[outputs.NAME]\nNAME NAME\n",
+    "unknown key": "\n[transforms.more]\ntype = 'drop'\nmatch = { user = 'nobody' }\nNAME = 7\n",
+    "unknown type": "\n[outputs.more]\ntype = 'NAME'\n",
 }
 
 
@@ -76,7 +76,7 @@ class Configuration:
         }
         self._labels = ""
         self._changes = 0
-        self._mistake = ""
+        self._mistake = self._mistakes = ""
         self._write()
 
     @property
@@ -116,7 +116,9 @@ class Configuration:
 
     def spoil(self, how: str) -> None:
         """Somebody makes a mistake."""
-        self._mistake = _MISTAKES[how]
+        # Never twice the same: what is said again, a log only counts.
+        self._mistakes += "x"
+        self._mistake = _MISTAKES[how].replace("NAME", self._mistakes)
         self._write()
 
     def mend(self) -> None:

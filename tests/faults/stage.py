@@ -86,8 +86,8 @@ class Stage:
         self._stood = 0.0
         self._disk_full = self._full_since_start = self._wrong_since_start = False
         self._stopped = False
-        #: Spans (monotonic seconds) in which positions may stand still: a full disk, a stopped process, a reload.
-        self.troubles: list[tuple[float, float]] = []
+        #: What lets positions stand still (``disk``, ``process``, ``reload``), from when to when (monotonic seconds).
+        self.troubles: list[tuple[str, float, float]] = []
         self._trouble: dict[str, float] = {}
         self.commands = Commands(folder)
 
@@ -334,7 +334,7 @@ class Stage:
         if not self._reload():
             return
         now = time.monotonic()
-        self.troubles.append((now, now + RELOADING))
+        self.troubles.append(("reload", now, now + RELOADING))
         process = self._process
         if fault.kind == "wrong" and not self._stopped and not self._disk_full:
             # The plan stands still meanwhile: whatever else goes on, it says that it does not take it.
@@ -392,7 +392,7 @@ class Stage:
                 self.stream.end(fault)
 
     def _over(self, where: str) -> None:
-        self.troubles.append((self._trouble.pop(where), time.monotonic()))
+        self.troubles.append((where, self._trouble.pop(where), time.monotonic()))
 
     def _fill(self, left: int) -> None:
         """Takes all room that the disk has, but for ``left`` bytes."""

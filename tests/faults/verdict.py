@@ -114,6 +114,7 @@ class Verdict:
                 excused = any(begun <= before.begun and before.stored <= done for begun, done in self._broken())
                 excused |= any(end.asked <= before.stored and before.begun <= end.gone for end in self.stage.ends)
                 excused |= any(self._forgotten(before, storing, *end) for end in self._kills())
+                excused |= any(begun <= storing.stored and before.begun <= done for begun, done in self._rereadings())
                 assert excused, (
                     f"output quick: {event} came again although it was acknowledged, {before.stored:.2f} and "
                     f"{storing.begun:.2f}; processes were killed at {[end for end, _ in self._kills()]}"
@@ -121,6 +122,12 @@ class Verdict:
 
     def _broken(self) -> list[tuple[float, float]]:
         return self.stage.way_to_quick.broken
+
+    def _rereadings(self) -> Iterator[tuple[float, float]]:
+        """Reloads while the disk took no spool: what was settled behind a gap is read again."""
+        reloads = [(begin, end) for what, begin, end in self.stage.troubles if what == "reload"]
+        full = [(begin, end) for what, begin, end in self.stage.troubles if what == "disk"]
+        return (one for one in reloads if any(begin <= one[1] and one[0] <= end for begin, end in full))
 
     def _kills(self) -> Iterator[tuple[float, float]]:
         return ((end.asked, end.gone) for end in self.stage.ends if not end.clean)
@@ -134,7 +141,7 @@ class Verdict:
         changed = any(fault.details.get("setting") == "after" for fault in self.stage.schedule.faults)
         after = 1.0 if changed else parse_duration(self.stage.schedule.settings["after"])
         since = asked - after - COMMITTED
-        since -= sum(end - begin for begin, end in self.stage.troubles if begin <= asked and end >= before.begun)
+        since -= sum(end - begin for _, begin, end in self.stage.troubles if begin <= asked and end >= before.begun)
         return before.stored >= since
 
     def check_books(self, output: str) -> None:

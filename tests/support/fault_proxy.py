@@ -30,6 +30,8 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 #: Seconds between two looks at whether the proxy has changed its mind.
 LOOK = 0.02
+#: Seconds that a client gets to read a reply: a reset takes away what it has not read.
+UNREAD = 1.0
 #: Seconds that a server gets to end a connection that was broken on the other side.
 PATIENCE = 10.0
 
@@ -138,6 +140,8 @@ class _Connection:
         #: When the exchange began that waits for its reply; ``None``: none does.
         self._began: float | None = None
         self._reply = bytearray()
+        #: When the last exchange that was answered had begun, and was over.
+        self._answered = (0.0, 0.0)
         self._fault: tuple[Kind, float, float] = ("pass", 0.0, 0.0)
 
     def run(self) -> None:
@@ -195,12 +199,14 @@ class _Connection:
             self._break(reset=False)
             raise
         self._reply += data
-        if _complete(self._reply):
+        if _complete(self._reply) and self._began is not None:
+            self._answered = self._began, time.monotonic()
             self._began = None
         return True
 
     def _break(self, *, reset: bool) -> None:
         """Ends the connection towards the client, and waits until the server has done with the request it has."""
+        now = time.monotonic()
         if reset:
             # Without lingering, closing sends a reset.
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -214,6 +220,8 @@ class _Connection:
             pass  # it has gone already
         if self._began is not None:
             self._proxy.broken.append((self._began, time.monotonic()))
+        elif reset and now - self._answered[1] < UNREAD:
+            self._proxy.broken.append((self._answered[0], now))
 
 
 def _complete(reply: bytes | bytearray) -> bool:
