@@ -12,7 +12,7 @@ import msgspec
 from shipper.clock import Clock, SystemClock
 from shipper.errors import Held
 from shipper.event import SCHEMA_VERSION, Event
-from shipper.output import Check, Target
+from shipper.output import Check, DeliveryError, Target
 from shipper.templates import compile_values
 from shipper_opensearch import bulk, mapping, verdict
 from shipper_opensearch.connection import Cluster, Reply
@@ -36,6 +36,8 @@ def ask(cluster: Cluster, settings: OpenSearchSettings, clock: Clock) -> Iterato
                 yield _rollover(cluster, settings)
     except Held as held:
         yield Check(held.reason.replace("_", " "), ok=False, detail=held.detail, mend=held.mend)
+    except (DeliveryError, ValueError) as error:
+        yield Check("answers", ok=False, detail=str(error), mend="check hosts, proxy, and whether the cluster is up")
 
 
 def _reachable(cluster: Cluster, settings: OpenSearchSettings) -> Check:

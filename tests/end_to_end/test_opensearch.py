@@ -58,8 +58,10 @@ def stored(api: Api, place: str) -> int:
 
 @pytest.mark.parametrize(
     ("place", "found_in"),
-    [('index = "audit-{engine}"', "audit-*"), ('data_stream = "audit"', "audit")],
-    ids=["index", "data stream"],
+    [
+        pytest.param('index = "audit-{engine}"', "audit-*", id="index"),
+        pytest.param('data_stream = "audit"', "audit", id="data stream", marks=pytest.mark.long),
+    ],
 )
 @pytest.mark.parametrize("events", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_a_killed_server_and_a_killed_shipper_lose_and_double_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -130,6 +131,48 @@ def test_requests_are_signed_for_aws(stub: Stub, service: str, monkeypatch: pyte
     assert "AKIDEXAMPLE" in authorization
     assert "x-amz-content-sha256" in authorization.partition("SignedHeaders=")[2]
     assert seen.headers["x-amz-content-sha256"] == hashlib.sha256(sent[-1]).hexdigest()  # of the bytes on the wire
+
+
+def test_requests_are_signed_as_an_assumed_role_whose_credentials_are_renewed(stub: Stub) -> None:
+    sts, issued = Stub(), 0
+
+    def issue(request: Request) -> Answer:
+        nonlocal issued
+        issued += 1
+        soon = datetime.fromtimestamp(SystemClock().now() + 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        words = (
+            '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>'
+            f"<AccessKeyId>ASIAROLE{issued}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t{issued}"
+            f"</SessionToken><Expiration>{soon}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+        )
+        return Answer(200, words.encode(), "text/xml")
+
+    sts.forward = issue  # type: ignore[method-assign]  # this test's own server
+    try:
+        role = {"role_arn": "arn:aws:iam::111122223333:role/writer", "endpoint_url": {"sts": sts.url}}
+        made = output(stub, auth={"aws": "es"}, region="eu-west-1", **role)
+        for number in (1, 2):
+            made.send(batch_of(made.values(), [event(number)]))
+        made.close()
+    finally:
+        sts.stop()
+    first, second = stub.seen
+    assert "Credential=ASIAROLE" in first.headers["authorization"]
+    assert first.headers["x-amz-security-token"] != second.headers["x-amz-security-token"]
+
+
+def test_a_role_that_may_not_be_assumed_holds_the_output(stub: Stub) -> None:
+    sts = Stub()
+    denied = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>not yours</Message></Error></ErrorResponse>"
+    sts.reply = Answer(403, denied, "text/xml")
+    try:
+        role = {"role_arn": "arn:aws:iam::111122223333:role/writer", "endpoint_url": {"sts": sts.url}}
+        with pytest.raises(Held) as caught:
+            send(stub, auth={"aws": "es"}, region="eu-west-1", **role)
+    finally:
+        sts.stop()
+    assert caught.value.reason == "access_denied"
+    assert "trust policy" in caught.value.mend
 
 
 def test_without_a_region_an_aws_output_is_held(stub: Stub) -> None:
