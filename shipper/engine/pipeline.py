@@ -18,7 +18,7 @@ from shipper.engine.requests import Requests
 from shipper.engine.spool_disk import SpoolDisk
 from shipper.engine.threads import Threads
 from shipper.engine.works import Works, build_outputs, refuse_to_forget
-from shipper.errors import ShipperError
+from shipper.errors import ShipperError, StateError
 from shipper.observe import status
 from shipper.observe.metrics import Metrics
 from shipper.observe.server import HttpServer
@@ -316,6 +316,8 @@ class Pipeline:
         return Result(code, books, letters, least, owed, spooled, held, message, kept)
 
     def _on_death(self, _name: str, error: BaseException) -> None:
+        if self._phase == "draining" and isinstance(error, StateError):
+            return  # it came too late to say anything: what it wanted to be kept is read again
         self._error = self._error or error
         self._stop.set()
 

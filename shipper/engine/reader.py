@@ -76,8 +76,9 @@ class Reader:
         self._lanes = [line.lane for line in lines]
         self._prepare = prepare
         self._keeper = keeper
-        # Seconds for which what cannot be decoded is tried again from memory, and since when that is so.
-        self._after = min((lane.settings.spool.after for lane in self._lanes), default=0.0)
+        # Seconds for which what cannot be decoded is tried again from memory, and since when that is so. A single run
+        # would take it for the end of all progress.
+        self._after = 0.0 if once else min((lane.settings.spool.after for lane in self._lanes), default=0.0)
         self._held_since: float | None = None
         self._passed = -1
         self._once = once

@@ -122,7 +122,7 @@ class SourceLine:
                         with pulse.idle():
                             self.all_read = self._start_readers(stream, self._source.partitions())
                     self._holds.release(self._component)
-                    if self.all_read and self._once and self._keeper.empty:
+                    if self.all_read and self._once and self._keeper.idle:
                         self.finished.set()
                         return
                     self._pause(LISTING_INTERVAL, pulse)

@@ -25,8 +25,14 @@ from shipper.state.spool import Place
 
 #: Bytes of events after which no further record is unpacked: they are in memory until they are in the spool.
 MAX_BYTES = 4 * 1024 * 1024
+#: Where refused records are left: how many are unpacked together, and seconds after which no further one is asked for.
+_PART = 50
+_SECONDS = 5.0
 #: Decoders that are kept for partitions that come again.
 _KEEP = 64
+
+#: Whether a record is passed over that is refused like this.
+Leave = Callable[[KeptRecord, Held], bool]
 
 
 @dataclass(slots=True)
@@ -47,7 +53,8 @@ class Piece:
 @dataclass(slots=True)
 class Unpacked:
     """What kept records have become. ``outcomes``: of each of ``records``, whether it was decoded. ``pieces`` and
-    ``tallies`` by lane (id). ``held``: why the record that follows cannot be decoded now."""
+    ``tallies`` by lane (id). ``held``: why the record that follows, ``refused``, cannot be decoded now. ``left``: those
+    among them that were passed over for that, and why the last one was."""
 
     records: list[KeptRecord] = field(default_factory=list)
     outcomes: list[bool] = field(default_factory=list)
@@ -57,6 +64,14 @@ class Unpacked:
     prepared: list[Prepared] = field(default_factory=list)
     size: int = 0
     held: Held | None = None
+    refused: KeptRecord | None = None
+    left: list[KeptRecord] = field(default_factory=list)
+    why: Held | None = None
+
+    @property
+    def last(self) -> int:
+        """The id of the last record that was taken or left; 0 where none was."""
+        return max((one[-1].id for one in (self.records, self.left) if one), default=0)
 
 
 class Unpacking:
@@ -84,18 +99,55 @@ class Unpacking:
         """The source was found anew: what is known of it may have changed."""
         self._choosing.clear()
 
-    def __call__(self, records: Sequence[KeptRecord]) -> Unpacked:
-        """As many of these as are unpacked at once, from the first on; at least one, unless its key is refused."""
+    def __call__(self, records: Sequence[KeptRecord], leave: Leave | None = None) -> Unpacked:
+        """As many of these as are unpacked at once, from the first on; at least one, unless its key is refused, and
+        ``leave`` does not say that it may be passed over."""
         found = Unpacked()
+        begun = self._clock.monotonic()
+        at = 0
+        while at < len(records):
+            # Where some are left, what follows is begun anew: in small parts, for there may be hundreds.
+            part = records[at:] if leave is None else records[at : at + _PART]
+            before = len(found.records)
+            held = self._unpack_groups(part, found)
+            at += len(found.records) - before
+            if held is not None:
+                if leave is None or not leave(records[at], held):
+                    found.held, found.refused = held, records[at]
+                    break
+                found.left.append(records[at])
+                found.why = held
+                at += 1
+            if leave is None or found.size >= MAX_BYTES or self._clock.monotonic() - begun > _SECONDS:
+                break
+        return found
+
+    def first_decoded(self, records: Sequence[KeptRecord], *, sound: bool) -> int | None:
+        """The id of the first of these whose key can be had; ``sound``: that can be decoded."""
+        begun = self._clock.monotonic()
+        for kept in records:
+            choosing = self._choosing_of(kept.partition)
+            choosing.ordinals = kept.ordinals
+            record = Record(kept.record, kept.data, kept.arrived)
+            try:
+                decoded = choosing.decode(record, kept.reference)
+            except Held:
+                if self._clock.monotonic() - begun > _SECONDS:
+                    break
+                continue
+            if decoded.events or not (sound and decoded.refused):
+                return kept.id
+        return None
+
+    def _unpack_groups(self, records: Sequence[KeptRecord], found: Unpacked) -> Held | None:
         for group in _groups(records):
             try:
                 self._unpack(group, found)
             except Held as held:
-                found.held = held
-                break
+                return held
             if found.size >= MAX_BYTES:
                 break
-        return found
+        return None
 
     def _unpack(self, group: Sequence[KeptRecord], found: Unpacked) -> None:
         first = group[0]

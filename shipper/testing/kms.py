@@ -58,6 +58,7 @@ class _Key:
     created: float
     description: str
     state: str = "Enabled"
+    denied: bool = False
     deletion: float | None = None
 
     @property
@@ -141,6 +142,17 @@ class FakeKms(FakeService):
         with self._lock:
             self._not_pending(self._key(key)).state = "Enabled"
 
+    def deny_key(self, key: str) -> None:
+        """Refuses Decrypt under this key with AccessDeniedException, as for a key that others own, until
+        ``permit_key``; whoever owns it goes on encrypting."""
+        with self._lock:
+            self._key(key).denied = True
+
+    def permit_key(self, key: str) -> None:
+        """Grants Decrypt under a key again."""
+        with self._lock:
+            self._key(key).denied = False
+
     def schedule_key_deletion(self, key: str, days: int = 30) -> None:
         """Refuses everything under this key with KMSInvalidStateException; it is gone after ``days`` by the clock."""
         with self._lock:
@@ -183,7 +195,7 @@ class FakeKms(FakeService):
             raise ServiceError("InvalidCiphertextException")
         hint = blob[_HINT]
         key = next((key for key in self._keys.values() if key.hint == hint), None)
-        if key is None or self._gone(key):
+        if key is None or key.denied or self._gone(key):
             raise ServiceError(
                 "AccessDeniedException",
                 "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or "

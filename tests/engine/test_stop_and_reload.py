@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -14,6 +15,7 @@ from shipper.engine import works
 from shipper.engine.pipeline import EXIT_BACKLOG, Pipeline
 from shipper.errors import ConfigurationError, Held
 from shipper.output import Outcome, OutputSettings
+from shipper.sources.kinesis import KinesisSource
 from shipper.state import control
 from shipper.state.file import open_state, read_state
 from shipper.state.room import Room
@@ -214,5 +216,33 @@ def test_a_request_that_makes_no_sense_fails_alone(site: Site, outputs: Outputs)
 
     soon(lambda: "waiting" not in answers())
     assert set(answers()) == {"failed"}
+    running.stop()
+    assert wait().exit_code == 0
+
+
+def test_a_source_that_connects_when_all_is_over_does_not_spoil_the_stop(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting, released = threading.Event(), threading.Event()
+    connect, release = KinesisSource.connect, works.Works.release
+
+    def late(source: KinesisSource) -> None:
+        connecting.set()
+        assert released.wait(30)
+        connect(source)
+
+    def after_the_last_commit(of: works.Works) -> None:
+        released.set()
+        for thread in threading.enumerate():
+            if thread.name == "shipper-source orders":
+                thread.join(30)
+        release(of)
+
+    monkeypatch.setattr(KinesisSource, "connect", late)
+    monkeypatch.setattr(works.Works, "release", after_the_last_commit)
+    site.configure()
+    running = Pipeline(load([site.folder / "shipper.toml"]))
+    wait = in_background(running)
+    assert connecting.wait(30)
     running.stop()
     assert wait().exit_code == 0
