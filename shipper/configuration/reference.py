@@ -50,7 +50,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]], ...] =
     ("`[log]`", tables.LogSettings, ()),
 )
 #: Outputs that come with shipper, after the common tables of outputs.
-OUTPUTS = ("file", "console", "splunk_hec")
+OUTPUTS = ("file", "console", "opensearch", "splunk_hec")
 
 _UNITS = {"_size": "size", "_duration": "duration", "_duration_or_never": 'duration or `"never"`'}
 
