@@ -67,6 +67,21 @@ def is_constant(values: Sequence[Value]) -> bool:
     )
 
 
+#: Fields that nobody who may use the database can choose: the service's own, and the configuration's.
+_GIVEN = frozenset(
+    {"time", "arrived", "engine", "cluster", "cluster_id", "instance", "instance_id", "account", "region", "labels"}
+    | {"source_name", "source_partition"}
+)
+
+
+def is_chosen_by_users(value: Value) -> bool:
+    """Whether it is a target that depends on what a user of the database may choose: a database's name, but no time."""
+    if not isinstance(value, Target):
+        return False
+    parts = [part for part in _parse(value.template) if not isinstance(part, str)]
+    return any(part.name.split(".")[0] not in _GIVEN for part in parts)
+
+
 def check_template(text: str, *, target: bool) -> None:
     """Raises ``ValueError`` that says what is wrong with a template and how to mend it.
 

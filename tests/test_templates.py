@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shipper.event import Event
-from shipper.templates import MAX_VALUE, check_template, compile_values, is_constant
+from shipper.templates import MAX_VALUE, check_template, compile_values, is_chosen_by_users, is_constant
 from shipper.values import Field, Target, Text, Value
 
 TIME = "2026-03-01T10:20:30.123456Z"
@@ -308,3 +308,18 @@ def test_templates_that_would_be_unsafe_as_targets_are_refused(template: str, sa
 )
 def test_good_targets_pass(template: str) -> None:
     check_template(template, target=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "chosen"),
+    [
+        (Target("audit-{database}"), True),
+        (Target("audit-{time:%Y.%m.%d}-{user:-none}"), True),
+        (Target("audit-{time:%Y.%m.%d}"), False),
+        (Target("audit-{cluster}-{engine}-{labels.env}"), False),
+        (Target("audit"), False),
+        (Text("{user}"), False),
+    ],
+)
+def test_a_target_that_users_of_the_database_can_choose_is_known(value: Target | Text, chosen: bool) -> None:
+    assert is_chosen_by_users(value) is chosen

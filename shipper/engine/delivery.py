@@ -29,7 +29,7 @@ from shipper.state import positions
 from shipper.state.dead_letters import DeadLetter
 from shipper.state.spool import Totals
 from shipper.state.writer import Writer
-from shipper.values import Target
+from shipper.templates import is_chosen_by_users
 
 log = logging.getLogger("shipper.engine")
 
@@ -58,12 +58,8 @@ class Delivery:
         self._storm = lane.storm
         #: Dead letters since something passed last: replayed where it turns out to have been a storm.
         self._row: list[DeadLetter] = []
-        #: Places among the values that are targets made of event fields.
-        self._targets = [
-            slot
-            for slot, value in enumerate(lane.output.values())
-            if isinstance(value, Target) and "{" in value.template
-        ]
+        #: Places among the values that are targets which a database's users can choose.
+        self._targets = [slot for slot, value in enumerate(lane.output.values()) if is_chosen_by_users(value)]
         self._abandoned = threading.Event()
         self._connecting = threading.Lock()
         self._connected = False

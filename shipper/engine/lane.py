@@ -462,7 +462,10 @@ class Lane:
         parcels = sorted((*self._flying, *self._retries), key=lambda parcel: parcel.number)
         over = False
         size = sum(len(line) for waiting in self._queue.waiting for line in waiting.native[waiting.taken :])
-        self.cramped = "disk" if self._writer.blocked is not None else self._backlog.obstacle(size)
+        if self._oldest() is None:
+            self.cramped = None  # nothing needs room
+        else:
+            self.cramped = "disk" if self._writer.blocked is not None else self._backlog.obstacle(size)
         if self.cramped == "full" and (force or self._may_bury()):
             self.cramped = None
             over = not force

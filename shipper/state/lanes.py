@@ -81,10 +81,8 @@ def rename(connection: sqlite3.Connection, old: str, new: str) -> bool:
         )
     if new in known:
         forget(connection, new)
-        connection.execute("DELETE FROM tombstones WHERE output = ?", (new,))
     connection.execute("UPDATE lanes SET name = ? WHERE name = ?", (new, old))
     connection.execute("UPDATE dead_letters SET output = ? WHERE output = ?", (new, old))
-    connection.execute("UPDATE tombstones SET output = ? WHERE output = ?", (new, old))
     return True
 
 
@@ -107,7 +105,6 @@ def forget(connection: sqlite3.Connection, name: str) -> None:
     if letters:
         connection.execute("UPDATE lanes SET bookmark = NULL WHERE id = ?", (lane,))
         return
-    connection.execute("DELETE FROM tombstones WHERE output = ?", (name,))
     connection.execute("DELETE FROM books WHERE lane = ?", (lane,))
     connection.execute("DELETE FROM lanes WHERE id = ?", (lane,))
 

@@ -104,7 +104,7 @@ CREATE INDEX dead_letters_in_line ON dead_letters (output);
 CREATE INDEX dead_letters_by_reason ON dead_letters (reason);
 CREATE INDEX dead_letters_by_age ON dead_letters (last);
 
--- Keys of dead letters that were replayed or purged, until every lane is past them.
+-- Keys of records among the dead letters that were replayed or purged, until every lane is past them. `output`: '*'.
 CREATE TABLE tombstones (
   partition INTEGER NOT NULL REFERENCES partitions (id),
   record TEXT NOT NULL,

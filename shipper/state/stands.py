@@ -55,9 +55,5 @@ def begin_again(connection: sqlite3.Connection, lane: int, stream: int, begins: 
             "begins = ? WHERE lane = ? AND partition = ?",
             (now, stored, lane, partition),
         )
-        connection.execute(
-            "DELETE FROM tombstones WHERE partition = ? "
-            "AND output IN ('*', (SELECT name FROM lanes WHERE lanes.id = ?))",
-            (partition, lane),
-        )
+        connection.execute("DELETE FROM tombstones WHERE partition = ?", (partition,))
     return len(rows)

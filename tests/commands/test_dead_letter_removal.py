@@ -7,33 +7,17 @@ import fcntl
 import json
 import stat
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shipper.commands import state_access
 from shipper.errors import StateError
-from support.operations import Site
+from support.operations import EVENTS, Site
 from support.receiver import Receiver
 
-EVENTS = 120
 #: One event in so many is refused.
 EVERY = 3
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def captured(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Records and keys."""
-    found = Site(tmp_path_factory.mktemp("captured"))
-    found.generate(EVENTS)
-    return found
 
 
 @pytest.fixture

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.operations import Site
+from support.operations import EVENTS, Site
 from support.receiver import Receiver
-
-EVENTS = 120
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def captured(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Records and keys."""
-    found = Site(tmp_path_factory.mktemp("captured"))
-    found.generate(EVENTS)
-    return found
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,26 +12,11 @@ from typing import Any
 
 import pytest
 
-from support.operations import Site
+from support.operations import EVENTS, Site
 from support.receiver import Receiver
 from support.waiting import until
 
-EVENTS = 120
 EVERY = 3
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def captured(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Records and keys."""
-    found = Site(tmp_path_factory.mktemp("captured"))
-    found.generate(EVENTS)
-    return found
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ class Line(RuleBasedStateMachine):
         self.ended: Counter[str] = Counter()
         #: The same since the last commit.
         self.ending: Counter[str] = Counter()
+        #: Refused, and perhaps not committed yet.
+        self.refusing: set[str] = set()
         self.committed: set[str] = set()  # what the position has passed and the spool does not hold
         self.start()
 
@@ -106,6 +108,7 @@ class Line(RuleBasedStateMachine):
         refused = {index: ("rejected", Failure(Outcome.REJECTED)) for index in by["r"]}
         verdict = Verdict(by["s"], by["a"], refused)
         self.ending.update(name_of(parcel.native[index]) for index in (*by["s"], *by["a"]))
+        self.refusing.update(name_of(parcel.native[index]) for index in by["r"])
         self.settled_once(parcel, by["s"] + by["a"])
         with self.rig.lane.lock():
             self.rig.delivery._settle(parcel, verdict)
@@ -148,6 +151,7 @@ class Line(RuleBasedStateMachine):
             self.rig.lane.close()
             self.commit()
         self.ending.clear()
+        self.refusing.clear()
         self.rig.kill()
         self.start()
         self.check_disk()
@@ -174,7 +178,8 @@ class Line(RuleBasedStateMachine):
         dead = set(self.rig.dead())
         for name, (partition, place) in number.items():
             if partition in last and place < last[partition] and name not in sent:
-                assert gone[name] or name in dead or name in self.buried(), f"{name} was overtaken"
+                ended = gone[name] or name in dead or name in self.refusing or name in self.buried()
+                assert ended, f"{name} was overtaken"
 
     def buried(self) -> set[str]:
         """What became a dead letter, committed or not."""

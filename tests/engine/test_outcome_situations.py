@@ -22,7 +22,7 @@ from shipper.testing.nasty import (
     wrong,
     wrong_reports,
 )
-from shipper.values import Target
+from shipper.values import Target, Text
 from support.lane_rig import Rig, Site, names
 
 KINDS = [NastyOutput, OrderedNastyOutput]
@@ -231,13 +231,13 @@ def test_a_permission_that_is_missing_dead_letters_nothing_also_with_give_up_aft
 class Indices(NastyOutput):
     """Puts each event where its database says; some databases are refused."""
 
-    def __init__(self, *refused: str, whole: bool) -> None:
-        super().__init__(settings=settings(concurrency=2), wanted=[Target("audit-{id}")])
+    def __init__(self, *refused: str, whole: bool, target: str = "audit-{id}") -> None:
+        super().__init__(settings=settings(concurrency=2), wanted=[Target(target), Text("{id}")])
         self.refused = refused
         self.whole = whole
 
     def send(self, batch: Any) -> Report:
-        bad = [index for index, (target,) in enumerate(batch.values) if target in self.refused]
+        bad = [index for index, (target, name) in enumerate(batch.values) if {target, f"day-{name}"} & {*self.refused}]
         if bad and self.whole:
             raise Held("target_not_found", "no such index")
         self.behave(then=fail(Outcome.HELD, bad, reason="target_not_found"))
@@ -268,6 +268,15 @@ def test_a_permission_fault_with_targets_of_event_fields_dead_letters_nothing(si
     output.refused = ()
     rig.pump(120)
     assert sorted(output.stored) == sorted(all_names(site))
+
+
+def test_a_target_of_times_is_a_fault_of_the_configuration(site: Site, rigs: list[Rig]) -> None:
+    """One day's index is blocked: nobody who uses the database has chosen it."""
+    rigs.append(rig := Rig(site, Indices("day-e3", whole=False, target="audit-{time:%Y.%m.%d}")))
+    rig.add(8)
+    rig.pump(600)
+    assert rig.dead() == []
+    assert [hold.reason for hold in rig.holds.current()] == ["target_not_found"]
 
 
 def test_full_dead_letters_hold_also_an_output_that_takes_the_rest(site: Site, rigs: list[Rig]) -> None:

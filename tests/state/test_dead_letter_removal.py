@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from shipper.state import dead_letters, kept_records, positions, spool
+from shipper.state import dead_letters, kept_records, positions, spool, stands
 from shipper.state.dead_letters import DeadLetter, Filter
 from state.samples import RECORD, Scene
 
@@ -187,7 +187,7 @@ def test_what_was_last_met_long_ago_expires(scene: Scene) -> None:
     dead_letters.keep(scene.connection, [scene.event_letter(1, time=2000.0)])  # met again
     assert dead_letters.expire(scene.connection, 1003.0) == 1
     assert listed(scene.connection) == [1, 3]
-    assert scene.books("a") == {"expired": 1}
+    assert scene.books("a") == {"replayed_out": 1, "expired": 1}
 
 
 @pytest.mark.parametrize("replayed", [True, False])
@@ -222,11 +222,24 @@ def test_a_partition_that_a_lane_has_read_to_its_end_is_not_met_again(scene: Sce
     assert scene.connection.execute("SELECT count(*) FROM tombstones").fetchone() == (0,)
 
 
-def test_an_event_leaves_a_tombstone_only_where_its_own_lane_is_behind(scene: Scene) -> None:
-    scene.settle(scene.a, RECORD)
-    dead_letters.keep(scene.connection, [scene.event_letter(RECORD), scene.event_letter(RECORD, "b")])
-    dead_letters.purge(scene.connection, Filter())
-    assert scene.connection.execute("SELECT output FROM tombstones").fetchall() == [("b",)]
+def test_an_event_that_is_refused_again_is_kept_again_also_while_its_record_is_half_settled(scene: Scene) -> None:
+    """Its lane has passed the event, though not the record: it comes again because it was sent again."""
+    scene.settle(scene.a, RECORD, event=3, offered=3, delivered=2, dead_lettered=1)
+    letter = scene.event_letter(RECORD, ordinal=1)
+    dead_letters.keep(scene.connection, [letter])
+    dead_letters.replay(scene.connection, Filter(), 1)
+    assert dead_letters.keep(scene.connection, [letter]) == [letter]
+    assert listed(scene.connection) == [RECORD]
+
+
+def test_an_event_that_is_read_again_and_refused_again_is_one_dead_letter_in_the_books(scene: Scene) -> None:
+    scene.settle(scene.a, RECORD, offered=1, dead_lettered=1)
+    dead_letters.keep(scene.connection, [scene.event_letter(RECORD)])
+    stands.begin_again(scene.connection, scene.a, scene.stream.id, "earliest", 2.0)
+    assert dead_letters.keep(scene.connection, [scene.event_letter(RECORD)]) == []
+    scene.settle(scene.a, RECORD, offered=1, dead_lettered=1)
+    assert scene.books("a") == {"offered": 2, "dead_lettered": 2, "replayed_out": 1}
+    assert listed(scene.connection) == [RECORD]
 
 
 def test_a_record_met_again_by_a_lane_that_was_behind_is_owed_to_both(scene: Scene) -> None:

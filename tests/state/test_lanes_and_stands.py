@@ -66,13 +66,6 @@ def test_a_lane_of_the_new_name_that_owes_something_refuses(scene: Scene) -> Non
     assert lanes.owing(scene.connection)["b"] == Owing(0, 1, 2)
 
 
-def test_a_tombstone_follows_the_lanes_name(scene: Scene) -> None:
-    dead_letters.keep(scene.connection, [scene.event_letter(1)])
-    dead_letters.purge(scene.connection, Filter())
-    lanes.rename(scene.connection, "a", "new")
-    assert dead_letters.keep(scene.connection, [scene.event_letter(1, "new")]) == []
-
-
 def test_a_forgotten_lane_leaves_nothing_but_what_it_refused(scene: Scene) -> None:
     owe(scene)
     lanes.forget(scene.connection, "a")
@@ -133,11 +126,11 @@ def test_a_new_lane_beside_one_that_begins_again_begins_there_too(scene: Scene) 
 
 
 def test_what_was_purged_is_kept_again_for_a_lane_that_reads_again(scene: Scene) -> None:
-    letters = [scene.event_letter(1), scene.event_letter(1, "b"), scene.record_letter(2, lanes=(scene.a,))]
+    letters = [scene.event_letter(1), scene.record_letter(2, lanes=(scene.a,))]
     dead_letters.keep(scene.connection, letters)
     dead_letters.purge(scene.connection, Filter())
     stands.begin_again(scene.connection, scene.a, scene.stream.id, EARLIEST, 2000.0)
-    assert dead_letters.keep(scene.connection, letters) == [letters[0], letters[2]]
+    assert dead_letters.keep(scene.connection, letters) == letters
 
 
 def test_positions_are_shown_by_name(scene: Scene) -> None:

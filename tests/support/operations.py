@@ -15,6 +15,8 @@ from support.command import shipper, start, succeeded
 from support.receiver import Receiver
 from support.waiting import until
 
+#: How many events the tests of commands work on.
+EVENTS = 120
 #: Who wrote this into a configuration must not find it in any output.
 SECRET = "hunter2-0123456789"
 

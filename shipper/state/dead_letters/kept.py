@@ -6,17 +6,20 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from shipper.state.dead_letters.letter import DeadLetter, Filter, Kept
+from shipper.state.dead_letters.letter import EVERY_OUTPUT, DeadLetter, Filter, Kept
 from shipper.state.file import as_text
+from shipper.state.positions import add_to_books
 
 
 def keep(connection: sqlite3.Connection, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
-    """Stores dead letters and returns those that are new; one that is met again (after a crash) updates its row, and
-    one that was replayed or purged already is not kept again."""
+    """Stores dead letters and returns those that are new; one that is met again updates its row. A record that was
+    replayed or purged already is not kept again."""
     return [letter for letter in letters if not _is_buried(connection, letter) and _keep(connection, letter)]
 
 
 def _is_buried(connection: sqlite3.Connection, letter: DeadLetter) -> bool:
+    if letter.output != EVERY_OUTPUT:
+        return False
     query = "SELECT 1 FROM tombstones WHERE partition = ? AND record = ? AND ordinals = ? AND output = ?"
     key = (letter.partition, as_text(letter.record), _as_list(letter.ordinals), letter.output)
     return connection.execute(query, key).fetchone() is not None
@@ -54,6 +57,10 @@ def _keep(connection: sqlite3.Connection, letter: DeadLetter) -> bool:
     ).fetchone()
     if attempts == letter.attempts:
         return True
+    if letter.output != EVERY_OUTPUT:
+        # Its lane was made to read it again, and counts it again: the one that stood here has been sent again.
+        for (lane,) in connection.execute("SELECT id FROM lanes WHERE name = ?", (letter.output,)).fetchall():
+            add_to_books(connection, lane, "replayed_out", "", letter.events)
     # Met again by a lane that was behind, or one that reads again: it is owed to both.
     owed = sorted({*json.loads(lanes), *letter.lanes}) if lanes and letter.lanes else []
     if owed and _as_list(owed) != lanes:

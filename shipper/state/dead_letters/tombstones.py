@@ -1,17 +1,21 @@
-"""What was replayed or purged may be read again by a lane that is behind: tombstones keep it from coming back."""
+"""What was replayed or purged may be read again by a lane that is behind: tombstones keep it from coming back.
+
+Only records leave one. An event's dead letter stands in the state file only when its lane has passed the event; so one
+that comes again was sent again, or is read again on purpose, and to drop it would lose it.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
 
-#: A lane that owes what lies at this row's key may still meet it. Padded text compares as the numbers do; `event` NULL
-#: is a finished record.
+#: A lane may still meet the record of this row's key. Padded text compares as the numbers do; `event` NULL is a finished
+#: record.
 _BEHIND = (
-    "EXISTS (SELECT 1 FROM positions JOIN lanes ON lanes.id = positions.lane "
-    "WHERE positions.partition = {0}.partition AND {0}.output IN ('*', lanes.name) AND NOT positions.ended "
+    "({0}.output = '*' AND EXISTS (SELECT 1 FROM positions "
+    "WHERE positions.partition = {0}.partition AND NOT positions.ended "
     "AND (positions.record IS NULL OR positions.record < {0}.record "
-    "OR (positions.record = {0}.record AND positions.event IS NOT NULL)))"
+    "OR (positions.record = {0}.record AND positions.event IS NOT NULL))))"
 )
 
 
