@@ -56,7 +56,7 @@ class Delivery:
         self._metrics = metrics
         self._clock = clock
         self._storm = lane.storm
-        #: Dead letters since something passed last: replayed where it turns out to have been a storm.
+        #: Dead letters since something passed last: sent again where it turns out to have been a storm.
         self._row: list[DeadLetter] = []
         #: Places among the values that are targets which a database's users can choose.
         self._targets = [slot for slot, value in enumerate(lane.output.values()) if is_chosen_by_users(value)]
@@ -223,12 +223,11 @@ class Delivery:
                     verdict.again.append(index)
                     unknown += failure.outcome is Outcome.UNKNOWN
         self._metrics.possible_duplicates(self._lane.name, unknown)
-        # What was not tried goes out again at once, but an output that says so each time is not asked in a tight loop.
-        parcel.at_once = bool(large) or (
-            not parcel.at_once
-            and bool(report.failed)
-            and all(failure.outcome is Outcome.NOT_TRIED for failure in report.failed.values())
-        )
+        # What was not tried goes out again at once, but an output that does nothing else is not asked in a tight loop.
+        untried = sum(failure.outcome is Outcome.NOT_TRIED for failure in report.failed.values())
+        settled = len(verdict.again) < len(indices)
+        only = untried > 0 and untried == len(verdict.again)
+        parcel.at_once = bool(large) or (only and (settled or not parcel.at_once))
         return verdict, large, held
 
     def _refused_targets(self, batch: Batch, report: Report) -> frozenset[int]:
@@ -265,9 +264,12 @@ class Delivery:
         """Why so many more events do not become dead letters; ``count`` 0: they are refused while others pass."""
         if not self._letters.has_room():
             return self._letters.full()
+        begins = not self._storm.raging
         if not count or not self._storm.refused(count):
             return None
         self._lane.spool_now()  # what was refused just before is in the dead letters then
+        if begins:
+            self._recall()
         return Held(
             "storm",
             f"everything is refused ({reason}: {failure.detail[:DETAIL]}), so the fault is not the data's",
@@ -279,8 +281,14 @@ class Delivery:
         verdict.refused.clear()
 
     def _end_of_storm(self) -> None:
-        """Something passed: what waits is judged by itself now, and what was refused in the storm is sent again."""
+        """Something passed: what waits is judged by itself now. A full disk may have kept some of what was refused from
+        being a dead letter when the storm began."""
         self._lane.judge_all()
+        self._recall()
+
+    def _recall(self) -> None:
+        """What was refused just before a storm was seen is sent again. When it begins, so that nobody who comes after
+        this process need know of it."""
         if self._row:
             lane, ids = self._lane, self._lane.disk.reserve(len(self._row))
 

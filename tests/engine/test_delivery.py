@@ -249,6 +249,20 @@ def test_what_was_not_tried_goes_out_at_once_but_not_in_a_tight_loop(rig: Callab
     assert third - second > 0.1
 
 
+def test_what_follows_a_refused_event_goes_out_at_once_each_time(rig: Callable[..., Rig]) -> None:
+    """A destination that stops at the first event that it refuses: the others wait for nobody."""
+    stops = [
+        Report(failed={0: Failure(Outcome.REJECTED), **dict.fromkeys(range(1, left), Failure(Outcome.NOT_TRIED))})
+        for left in (4, 3, 2)
+    ]
+    one = rig(Scripted(settings(retry={"initial": "60s"}), *stops))
+    one.offer(4)
+    assert one.ship() == {"offered": {"": 4}, "delivered": {"": 1}, "dead_lettered": {"rejected": 3}}
+    times = times_of(one)
+    assert len(times) == 4
+    assert times[-1] - times[0] < 0.5
+
+
 def test_a_destination_that_asks_for_it_gets_its_next_batch_later(rig: Callable[..., Rig]) -> None:
     one = rig(Scripted(settings(batch={"max_events": 1}, retry={"initial": "3s"}), Report(slow_down=True)))
     one.offer(1, 1)

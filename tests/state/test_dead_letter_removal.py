@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+from shipper.source import EARLIEST
 from shipper.state import dead_letters, kept_records, positions, spool, stands
 from shipper.state.dead_letters import DeadLetter, Filter
 from state.samples import RECORD, Scene
@@ -235,7 +236,7 @@ def test_an_event_that_is_refused_again_is_kept_again_also_while_its_record_is_h
 def test_an_event_that_is_read_again_and_refused_again_is_one_dead_letter_in_the_books(scene: Scene) -> None:
     scene.settle(scene.a, RECORD, offered=1, dead_lettered=1)
     dead_letters.keep(scene.connection, [scene.event_letter(RECORD)])
-    stands.begin_again(scene.connection, scene.a, scene.stream.id, "earliest", 2.0)
+    stands.begin_again(scene.connection, scene.a, scene.stream.id, EARLIEST, 2.0)
     assert dead_letters.keep(scene.connection, [scene.event_letter(RECORD)]) == []
     scene.settle(scene.a, RECORD, offered=1, dead_lettered=1)
     assert scene.books("a") == {"offered": 2, "dead_lettered": 2, "replayed_out": 1}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-#: A lane may still meet the record of this row's key. Padded text compares as the numbers do; `event` NULL is a finished
-#: record.
+#: A lane may still meet the record of this row's key. Padded text compares as the numbers do; of a finished record
+#: `event` is NULL.
 _BEHIND = (
     "({0}.output = '*' AND EXISTS (SELECT 1 FROM positions "
     "WHERE positions.partition = {0}.partition AND NOT positions.ended "
