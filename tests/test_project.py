@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -119,3 +120,23 @@ def test_the_manual_lists_every_one_of_its_pages() -> None:
     listed = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#:\s]+)", _text(index))}
     pages = {path for path in _files("docs/*.md", "docs/**/*.md") if path != index}
     assert _names(sorted(pages - listed)) == []
+
+
+def test_tests_of_one_group_run_in_one_worker(tmp_path: Path) -> None:
+    """Else each worker would start servers of its own, and a test that kills one would not be alone with it."""
+    (tmp_path / "test_group.py").write_text(
+        """
+import os, pytest
+@pytest.mark.xdist_group("one")
+@pytest.mark.parametrize("number", range(6))
+def test_where(number):
+    with open("workers", "a") as file:
+        file.write(os.environ["PYTEST_XDIST_WORKER"] + "\\n")
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=plain)
+    workers = (tmp_path / "workers").read_text().split()
+    assert len(workers) == 6
+    assert len(set(workers)) == 1
