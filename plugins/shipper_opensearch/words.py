@@ -76,4 +76,4 @@ def _is_ours(word: str, known: frozenset[str]) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip()
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text).strip(" ;")

@@ -12,17 +12,36 @@ from pathlib import Path
 
 import pytest
 
-from faults.schedule import Fault, Feed, Life, Schedule, draw
+from faults.schedule import OUTPUTS, SIEMS, Fault, Feed, Life, Schedule, draw, ships_to_siems
 from faults.stage import Stage
 from faults.verdict import Verdict
+from servers.opensearch import Server
 
 FIRST = int(os.environ.get("SHIPPER_FAULT_SEED", "1"))
 ROUNDS = int(os.environ.get("SHIPPER_FAULT_ROUNDS", "20"))
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + ROUNDS))
+def seeds(*, siems: bool) -> list[int]:
+    """Those of this run whose schedules ship to real SIEMs too, or the others."""
+    return [seed for seed in range(FIRST, FIRST + ROUNDS) if ships_to_siems(seed) is siems]
+
+
+def repeat(seed: int) -> str:
+    return f"SHIPPER_FAULT_SEED={seed} make test-faults ROUNDS=1"
+
+
+@pytest.mark.parametrize("seed", seeds(siems=False))
 def test_whatever_fails_nothing_is_lost(seed: int, tmp_path: Path) -> None:
-    with played(tmp_path, draw(seed), f"SHIPPER_FAULT_SEED={seed} make test-faults ROUNDS=1"):
+    with played(tmp_path, draw(seed), repeat(seed)):
+        pass
+
+
+@pytest.mark.xdist_group("opensearch")
+@pytest.mark.parametrize("seed", seeds(siems=True))
+def test_whatever_fails_nothing_is_lost_on_the_way_to_opensearch_and_splunk(
+    seed: int, tmp_path: Path, opensearch_server: Server
+) -> None:
+    with played(tmp_path, draw(seed), repeat(seed), opensearch_server.url):
         pass
 
 
@@ -50,10 +69,31 @@ def test_what_schedules_are_made_of_happens(tmp_path: Path) -> None:
         assert not wanted - stage.traces()
 
 
+@pytest.mark.xdist_group("opensearch")
+def test_what_schedules_do_to_opensearch_and_splunk_happens(tmp_path: Path, opensearch_server: Server) -> None:
+    """The same for these two."""
+    feeds = [Feed(0.1 * number, "lines", 60, 0) for number in range(30)]
+    faults = [
+        Fault(1.0, 0.5, "search", "blocked"),
+        Fault(0.5, 0.2, "splunk", "unheard"),
+        *(Fault(1.0 + 0.4 * number, 0.2, "splunk", "killed") for number in range(5)),
+        Fault(0.3, 0.4, "way to search", "truncate", {"share": 0.5}),
+    ]
+    settings = {
+        "suffix": "", "rotate": "", "files_batch": "50", "quick_batch": "25", "slow_batch": "50", "drain": "2s",
+        "after": "200ms", "quick_spool": "", "slow_spool": "", "search_batch": "20", "splunk_batch": "20",
+    }  # fmt: skip
+    lives = (Life(True, 1.4, "kill", 0.0), Life(True, 3.0, "term", 0.0))
+    whole = Schedule(0, tuple(feeds), tuple(faults), lives, False, settings, OUTPUTS + SIEMS)
+    with played(tmp_path, whole, "it is written down in this test", opensearch_server.url) as stage:
+        assert not {"blocked", "splunk doubled", "splunk lost some"} - stage.traces()
+        assert Verdict(stage).books["search"]["already_stored"]
+
+
 @contextmanager
-def played(folder: Path, schedule: Schedule, how: str) -> Iterator[Stage]:
+def played(folder: Path, schedule: Schedule, how: str, opensearch: str | None = None) -> Iterator[Stage]:
     """Plays a schedule and judges what came of it; ``how`` it can be repeated."""
-    with Stage(folder, schedule) as stage:
+    with Stage(folder, schedule, opensearch) as stage:
         try:
             stage.play()
             Verdict(stage).check()
