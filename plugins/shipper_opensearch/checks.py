@@ -22,6 +22,7 @@ from shipper_opensearch.settings import OpenSearchSettings
 
 #: A document that no index takes, because it is none: permission is asked for before that is seen.
 _NO_DOCUMENT = b'{"create":{}}\n{"\n'
+_JSON = "application/json"
 
 
 def ask(cluster: Cluster, settings: OpenSearchSettings, clock: Clock) -> Iterator[Check]:
@@ -78,8 +79,7 @@ def _today(settings: OpenSearchSettings, clock: Clock) -> str:
 def _writable(cluster: Cluster, settings: OpenSearchSettings, place: str, clock: Clock) -> Iterator[Check]:
     there = request(cluster, "HEAD", f"/{quote(place)}")
     if there.status == 404:
-        kind = "data stream" if settings.data_stream else "index"
-        yield Check("target", ok=True, detail=f"the {kind} {place} is not there yet; the first event makes it")
+        yield _absent(cluster, settings, place, clock)
         return
     if not there.ok:
         yield Check("target", ok=False, detail=f"{place}: HTTP {there.status}", mend=verdict.MENDS["access_denied"])
@@ -102,6 +102,20 @@ def _writable(cluster: Cluster, settings: OpenSearchSettings, place: str, clock:
         detail = failure.detail if failure is not None else "it takes what is no document"
         mend = verdict.mend_of(failure.reason, detail) if failure is not None else "look at the pipeline"
         yield Check("write", ok=False, detail=f"{place}: {detail}", mend=mend)
+
+
+def _absent(cluster: Cluster, settings: OpenSearchSettings, place: str, clock: Clock) -> Check:
+    """Asks whether a document may be written where there is no index, in a way that makes none: only to an alias. AWS
+    permits by path, and not this one."""
+    if settings.auth.aws is None:
+        path = f"/{quote(place)}/_create/{'0' * 32}"
+        reply = cluster.request("PUT", path, b"{", params={"require_alias": "true"}, headers={"content-type": _JSON})
+        if reply.status in (401, 403):
+            told = verdict.of_request(reply.status, reply.headers, reply.content, 1, frozenset([place]), clock)
+            assert isinstance(told, Held)
+            return Check("write", ok=False, detail=f"{place}: {told.detail}", mend=told.mend)
+    kind = "data stream" if settings.data_stream else "index"
+    return Check("target", ok=True, detail=f"the {kind} {place} is not there yet; the first event makes it")
 
 
 def _template(cluster: Cluster, settings: OpenSearchSettings) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from shipper.settings import AwsSettings
 from shipper.testing.contract.events import batch_of, event
 from shipper_opensearch import OpenSearchOutput
 from shipper_opensearch.settings import OpenSearchSettings
+from support.command import shipper, succeeded
 
 pytestmark = pytest.mark.xdist_group("opensearch")
 
@@ -189,6 +191,77 @@ def test_check_says_who_may_not(server: SecureServer) -> None:
     made = output(server, auth={"user": WRITER[0], "password": WRONG})
     (fault,) = [check for check in made.check() if not check.ok]
     assert fault.subject == "credentials"
+
+
+@pytest.fixture
+def reader(server: SecureServer) -> dict[str, str]:
+    """A user who sees every index and may write none."""
+    admin = Admin(server)
+    role = {
+        "cluster_permissions": ["cluster:monitor/main", "indices:data/write/bulk"],
+        "index_permissions": [{"index_patterns": ["*"], "allowed_actions": ["indices:admin/get"]}],
+    }
+    admin("PUT", "/_plugins/_security/api/roles/audit_reader", role)
+    admin("PUT", "/_plugins/_security/api/internalusers/reader", {"password": WRITER[1]})
+    admin("PUT", "/_plugins/_security/api/rolesmapping/audit_reader", {"users": ["reader"]})
+    return {"user": "reader", "password": WRITER[1]}
+
+
+def test_check_says_that_a_role_may_not_write_an_index_that_it_sees(
+    server: SecureServer, reader: dict[str, str]
+) -> None:
+    assert not send(output(server, index="audit-there"), 1).failed
+    made = output(server, index="audit-there", auth=reader)
+    assert [(check.subject, check.ok) for check in made.check()] == [("cluster", True), ("write", False)]
+    assert Admin(server)("POST", "/audit-there/_refresh")
+    assert Admin(server)("GET", "/audit-there/_count")["count"] == 1
+
+
+def test_check_says_that_a_role_may_not_write_an_index_that_is_not_there(
+    server: SecureServer, reader: dict[str, str]
+) -> None:
+    """And makes none, whether it may be written or not."""
+    made = output(server, index="audit-absent", auth=reader)
+    faults = [check for check in made.check() if not check.ok]
+    assert [fault.subject for fault in faults] == ["write"]
+    assert "security_exception" in faults[0].detail
+    assert "indices:data/write" in faults[0].mend
+    assert [check.ok for check in output(server, index="audit-absent").check()] == [True, True]
+    indices = Admin(server)("GET", "/_cat/indices?format=json&h=index&expand_wildcards=all")
+    assert "audit-absent" not in [index["index"] for index in indices]
+
+
+def test_the_command_line_says_what_is_permitted_and_writes_nothing(server: SecureServer, tmp_path: Path) -> None:
+    def checked(auth: str, index: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "shipper.toml").write_text(
+            f"""
+            [sources.captured]
+            type = "file"
+            path = "captured.jsonl"
+            decode = "events"
+            [outputs.search]
+            type = "opensearch"
+            hosts = "{server.url}"
+            index = "{index}"
+            template = "none"
+            auth = {auth}
+            tls = {{ ca_file = "{server.certificates / "ca.pem"}" }}
+            """
+        )
+        return shipper("check", "--connect", "shipper.toml", cwd=tmp_path)
+
+    (tmp_path / "captured.jsonl").touch()
+    before = Admin(server)("GET", "/_cat/indices?format=json&h=index,docs.count")
+    given = '{{ user = "{}", password = "{}" }}'
+    done = succeeded(checked(given.format(*WRITER), "audit-command"))
+    assert "is not there yet" in " ".join(done.stdout.split())
+    done = checked(given.format(WRITER[0], WRONG), "audit-command")
+    assert done.returncode == 1
+    assert "401" in done.stdout
+    assert WRONG not in done.stdout + done.stderr
+    done = checked(given.format(*WRITER), "elsewhere")
+    assert done.returncode == 1
+    assert Admin(server)("GET", "/_cat/indices?format=json&h=index,docs.count") == before
 
 
 def test_managing_the_template_needs_a_permission_and_says_which(server: SecureServer) -> None:
