@@ -42,6 +42,8 @@ _NOT_STORED = re.compile(
     r"|master_not_discovered_exception|cluster_manager_not_discovered_exception|cluster_block_exception"
     r"|node_closed_exception|primary_missing_action_exception"
 )
+#: A pipeline that names another one, which is not there or leads back to it: no fault of the event's.
+_NO_PIPELINE = re.compile(r"non-existent pipeline|Cycle detected for pipeline")
 
 
 class Body(msgspec.Struct):
@@ -64,6 +66,10 @@ def of_item(item: Item, known: frozenset[str]) -> Failure | None:
         if type_ == "cluster_block_exception":
             return Failure(Outcome.HELD, "disk_full", detail, FLOODED)
         return Failure(Outcome.THROTTLED, "busy", detail)
+    if status >= 500 and type_ == "fail_processor_exception":
+        return Failure(Outcome.REJECTED, "rejected", detail)  # a pipeline's own word: it is the same the next time
+    if status >= 500 and type_ == "illegal_state_exception" and _NO_PIPELINE.search(reason):
+        return Failure(Outcome.HELD, "refused", detail)
     if status >= 500:
         return Failure(Outcome.THROTTLED if _NOT_STORED.fullmatch(type_) else Outcome.UNKNOWN, "server", detail)
     if status == 413:

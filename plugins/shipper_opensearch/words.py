@@ -43,7 +43,8 @@ def _chain(cause: Cause | None, known: frozenset[str]) -> Iterator[str]:
     for _ in range(4):
         if cause is None:
             return
-        reason = plain(cause.reason or "", known)
+        # A pipeline's own message is a template: it may hold anything of the event.
+        reason = "" if cause.type == "fail_processor_exception" else plain(cause.reason or "", known)
         yield f"{cause.type}: {reason}" if reason else cause.type
         cause = cause.caused_by
 

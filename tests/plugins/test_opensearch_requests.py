@@ -322,6 +322,13 @@ def test_values_of_events_are_not_repeated(said: str, shown: str) -> None:
     assert plain(said, frozenset({"audit-1"})) == shown
 
 
+def test_a_message_that_a_pipeline_makes_of_the_event_is_not_repeated() -> None:
+    item = bulk.Item(500, bulk.Cause("fail_processor_exception", f"we take no {MARK}"))
+    failure = verdict.of_item(item, frozenset())
+    assert failure is not None
+    assert (failure.outcome, failure.detail) == (Outcome.REJECTED, "fail_processor_exception")
+
+
 # -- templates and policies ----------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-"""The OpenSearch output before a server with its real security plugin: whom it trusts, who it is, what it may."""
+"""The OpenSearch output before a server with its real security plugin and its real processors: whom it trusts, who it
+is, what it may, and what becomes of events in ingest pipelines."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ import pytest
 from servers.opensearch_security import ADMIN, SecureServer, secure_opensearch
 from shipper.clock import SystemClock
 from shipper.errors import Held
-from shipper.output import Report
+from shipper.output import Outcome, Report
 from shipper.secrets import SecretReader, secrets_in
 from shipper.settings import AwsSettings
-from shipper.testing.contract.events import batch_of, event
+from shipper.testing.contract.events import MARK, batch_of, event
 from shipper_opensearch import OpenSearchOutput
 from shipper_opensearch.settings import OpenSearchSettings
 from support.command import shipper, succeeded
@@ -270,3 +271,49 @@ def test_managing_the_template_needs_a_permission_and_says_which(server: SecureS
     assert caught.value.reason == "access_denied"
     assert "indices:admin/index_template" in caught.value.mend
     assert 'template = "none"' in caught.value.mend
+
+
+# -- ingest pipelines --------------------------------------------------------------------------------------------------
+
+
+def piped(server: SecureServer, name: str, *processors: dict[str, Any]) -> OpenSearchOutput:
+    """An output whose events go through a pipeline of these processors."""
+    Admin(server)("PUT", f"/_ingest/pipeline/{name}", {"processors": list(processors)})
+    return output(server, index=f"audit-{name}", pipeline=name)
+
+
+def test_a_pipeline_changes_what_is_stored_and_not_the_id(server: SecureServer) -> None:
+    change = {"set": {"field": "tags", "value": ["seen"]}}
+    assert not send(piped(server, "change", change), 1).failed
+    assert list(send(piped(server, "change", change), 1).already_stored) == [0]
+    document = Admin(server)("GET", f"/audit-change/_doc/{event(1).id}")
+    assert document["_source"]["tags"] == ["seen"]
+
+
+def test_what_a_pipeline_drops_is_delivered(server: SecureServer) -> None:
+    report = send(piped(server, "drop", {"drop": {}}), 1)
+    assert (report.failed, list(report.already_stored)) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"fail": {"message": "we take no {{statement}}"}},  # HTTP 500 for this event
+        {"convert": {"field": "statement", "type": "integer"}},
+        {"date": {"field": "statement", "formats": ["ISO8601"]}},
+        {"grok": {"field": "statement", "patterns": ["%{IP:address}"]}},
+    ],
+    ids=lambda processor: next(iter(processor)),
+)
+def test_an_event_that_a_pipeline_refuses_is_refused(server: SecureServer, processor: dict[str, Any]) -> None:
+    (kind,) = processor
+    (failure,) = send(piped(server, f"refuse-{kind}", processor), 1).failed.values()
+    assert (failure.outcome, failure.reason) == (Outcome.REJECTED, "rejected")
+    assert MARK not in failure.detail
+
+
+@pytest.mark.parametrize("target", ["absent", "circle"])
+def test_a_pipeline_that_leads_nowhere_holds_the_output(server: SecureServer, target: str) -> None:
+    error = held(piped(server, "circle", {"pipeline": {"name": target}}))
+    assert error.reason == "refused"
+    assert "pipeline" in error.mend

@@ -48,12 +48,20 @@ _JARS = (
     f"org.opensearch:opensearch-plugin-classloader:{VERSION}",
     "org.apache.logging.log4j:log4j-core:2.21.0",
 )
-_DESCRIPTOR = f"""name=transport-netty4
-description=HTTP and transport
+#: The processors of ingest pipelines, and what they need beside the jars above.
+_PROCESSORS = (
+    f"org.opensearch.plugin:ingest-common:{VERSION}",
+    f"org.opensearch:opensearch-grok:{VERSION}",
+    f"org.opensearch:opensearch-dissect:{VERSION}",
+    "org.jruby.joni:joni:2.2.1",
+    "org.jruby.jcodings:jcodings:1.0.58",
+)
+_DESCRIPTOR = f"""name={{name}}
+description={{name}}
 version={VERSION}
 opensearch.version={VERSION}
 java.version=11
-classname=org.opensearch.transport.Netty4Plugin
+classname={{plugin}}
 custom.foldername=
 extended.plugins=
 has.native.controller=false
@@ -269,15 +277,26 @@ def home() -> Path:
     jars = artifacts("jars", _JARS)
     folder = Path(tempfile.mkdtemp(prefix="opensearch-"))
     folder.chmod(0o755)
-    for name in ("lib", "modules/transport-netty4", "config", "plugins", "data", "logs", "tmp"):
-        (folder / name).mkdir(parents=True)
-    transport = folder / "modules" / "transport-netty4"
+    for name in ("lib", "modules", "config", "plugins", "data", "logs", "tmp"):
+        (folder / name).mkdir()
+    transport = _module(folder, "transport-netty4", "org.opensearch.transport.Netty4Plugin")
     for jar in jars.glob("*.jar"):
         shutil.copy(jar, transport if jar.name.startswith(("netty-", "transport-netty4")) else folder / "lib")
-    (transport / "plugin-descriptor.properties").write_text(_DESCRIPTOR)
     (transport / "plugin-security.policy").write_text(_POLICY)
+    processors = _module(folder, "ingest-common", "org.opensearch.ingest.common.IngestCommonPlugin")
+    for jar in artifacts("processors", _PROCESSORS).glob("*.jar"):
+        if not (folder / "lib" / jar.name).exists():  # a class that is there twice is refused
+            shutil.copy(jar, processors)
     (folder / "config" / "log4j2.properties").write_text(_LOG4J)
     return folder
+
+
+def _module(folder: Path, name: str, plugin: str) -> Path:
+    """The folder of a part that the server loads by itself, without its jars."""
+    made = folder / "modules" / name
+    made.mkdir()
+    (made / "plugin-descriptor.properties").write_text(_DESCRIPTOR.format(name=name, plugin=plugin))
+    return made
 
 
 def artifacts(name: str, coordinates: tuple[str, ...]) -> Path:
