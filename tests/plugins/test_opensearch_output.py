@@ -7,66 +7,25 @@ from typing import Any
 
 import pytest
 
-from servers.opensearch import MAX_CONTENT, PRESSURE, Api, Server
+from servers.opensearch import MAX_CONTENT, PRESSURE, Server
 from shipper.errors import Held
-from shipper.event import Event
-from shipper.output import Batch, Failure, NotTried, Outcome, Report, Throttled, TooLarge, Unknown
+from shipper.output import Batch, NotTried, Outcome, Throttled, TooLarge, Unknown
 from shipper.testing.contract.events import HOSTILE, MARK, batch_of, event
 from shipper_opensearch import OpenSearchOutput
 from shipper_opensearch.long_values import TAG
 from shipper_opensearch.mapping import VERSION, properties
 from shipper_opensearch.settings import OpenSearchSettings
 from support.http_front import Answer, Front
+from support.search import Search, held, refused, send
 
 pytestmark = pytest.mark.xdist_group("opensearch")
-
-
-class Search:
-    """An empty server, and outputs for it."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.api = Api(server.url)
-        self.api.clean()
-        self.made: list[OpenSearchOutput] = []
-
-    def output(self, **settings: Any) -> OpenSearchOutput:
-        given = {"type": "opensearch", "hosts": self.server.url, "template": "none", **settings}
-        output = OpenSearchOutput("search", OpenSearchSettings.model_validate(given))
-        self.made.append(output)
-        output.connect(None)
-        return output
-
-    def ids(self, place: str) -> list[str]:
-        return sorted(document["_id"] for document in self.api.documents(place))
 
 
 @pytest.fixture
 def search(opensearch_server: Server) -> Iterator[Search]:
     made = Search(opensearch_server)
     yield made
-    for output in made.made:
-        output.close()
-    made.api.clean()
-
-
-def send(output: OpenSearchOutput, *events: Event) -> Report:
-    return output.send(batch_of(output.values(), events))
-
-
-def refused(report: Report) -> Failure:
-    """The only failure of a report. Audit data is in none."""
-    (failure,) = report.failed.values()
-    assert MARK not in failure.detail
-    return failure
-
-
-def held(output: OpenSearchOutput, *events: Event) -> Held:
-    with pytest.raises(Held) as caught:
-        send(output, *(events or (event(1), event(2))))
-    assert MARK not in str(caught.value)
-    assert caught.value.mend
-    return caught.value
+    made.close()
 
 
 # -- where events go -----------------------------------------------------------------------------------------------
@@ -103,15 +62,6 @@ def test_an_alias_is_written_through(search: Search) -> None:
     send(search.output(index="audit"), event(1))
     (document,) = search.api.documents("audit")
     assert document["_index"] == "audit-000001"
-
-
-def test_a_data_stream_is_made_by_the_managed_template(search: Search) -> None:
-    output = search.output(data_stream="audit", template="manage")
-    send(output, event(1))
-    assert list(send(output, event(1)).already_stored) == [0]
-    (stream,) = search.api("GET", "/_data_stream/audit")["data_streams"]
-    assert stream["template"] == "shipper-audit"
-    assert search.ids("audit") == [event(1).id]
 
 
 def test_routing_goes_with_each_event(search: Search) -> None:
@@ -292,6 +242,16 @@ def test_a_write_block_holds_the_output(search: Search) -> None:
     assert not send(output, event(1)).failed
 
 
+def test_a_cluster_that_is_read_only_holds_the_output(search: Search) -> None:
+    search.api("PUT", "/_cluster/settings", {"transient": {"cluster.blocks.read_only": True}})
+    try:
+        error = held(search.output(index="audit"))
+    finally:
+        search.api("PUT", "/_cluster/settings", {"transient": {"cluster.blocks.read_only": None}})
+    assert error.reason == "unwritable"
+    assert "cluster read-only (api)" in error.detail
+
+
 def test_full_disks_hold_the_output(search: Search) -> None:
     search.api("PUT", "/audit")
     search.api("PUT", "/audit/_settings", {"index.blocks.read_only_allow_delete": True})
@@ -370,6 +330,16 @@ def test_indexing_pressure_throttles(search: Search) -> None:
     assert "rejected execution of coordinating operation" in str(caught.value)
     assert search.ids("audit") == []
     assert not send(output, event(1)).failed
+
+
+def test_a_circuit_breaker_throttles(search: Search) -> None:
+    limit = {"network.breaker.inflight_requests.limit": "50kb"}
+    search.api("PUT", "/_cluster/settings", {"transient": limit})
+    output = search.output(index="audit")
+    with pytest.raises(Throttled) as caught:
+        send(output, event(1, statement="x" * 100_000))
+    assert "circuit_breaking_exception" in str(caught.value)
+    assert not send(output, event(2)).failed
 
 
 def test_a_server_that_is_killed_and_comes_back_has_every_event_once(search: Search) -> None:
