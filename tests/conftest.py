@@ -69,7 +69,8 @@ def loopback_only() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def opensearch_server() -> Iterator[OpenSearchServer]:
-    """One for all tests that stand in the xdist group ``opensearch``: one worker runs them, so each may kill it."""
+    """One for all tests that stand in the xdist group ``opensearch``: one worker runs them, so each may kill it, and
+    finds on it what the one before it left."""
     with opensearch() as server:
         yield server
 

@@ -57,7 +57,7 @@ class Search:
         self.way = FaultProxy(port, seed=seed)
 
     def __enter__(self) -> Search:
-        self._forget()
+        self._api.clean()
         self.way.__enter__()
         return self
 

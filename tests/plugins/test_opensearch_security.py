@@ -27,7 +27,7 @@ from shipper_opensearch import OpenSearchOutput
 from shipper_opensearch.settings import OpenSearchSettings
 from support.command import shipper, succeeded
 
-pytestmark = pytest.mark.xdist_group("opensearch")
+pytestmark = pytest.mark.xdist_group("opensearch with security")
 
 #: One that may write indices ``audit-*`` and nothing else.
 WRITER = ("writer", "kP7-Quartz-Lantern-42")

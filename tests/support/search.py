@@ -32,9 +32,9 @@ class Search:
         return output
 
     def close(self) -> None:
+        """What is left on the server is for the next one to clear up."""
         for output in self.made:
             output.close()
-        self.api.clean()
 
     def ids(self, place: str) -> list[str]:
         return sorted(document["_id"] for document in self.api.documents(place))
