@@ -20,11 +20,12 @@ from shipper.engine.threads import Threads
 from shipper.engine.works import Works, build_outputs, refuse_to_forget
 from shipper.errors import ShipperError, StateError
 from shipper.observe import status
+from shipper.observe.logging import ASKED
 from shipper.observe.metrics import Metrics
 from shipper.observe.server import HttpServer
 from shipper.output import Output
 from shipper.settings import Configuration
-from shipper.state import lanes, positions, spool
+from shipper.state import lanes, positions, spool, vacuum
 from shipper.state.file import lock, open_reader, open_state
 from shipper.state.room import Room
 from shipper.state.writer import Writer
@@ -33,6 +34,8 @@ log = logging.getLogger("shipper.engine")
 
 #: Of ``drain_timeout``, the seconds that are kept for spooling, positions and closing (half of it when shorter).
 CLOSING = 5.0
+#: Seconds in which a run that ends by itself gives back what its backlog took of the disk.
+SHRINKING = 10.0
 #: Seconds between two looks at whether anything moves.
 LOOK = 0.1
 #: Seconds between two looks at what lanes owe for too long, and at what people asked for.
@@ -97,6 +100,7 @@ class Pipeline:
         self._threads = Threads(self._clock, self._on_death)
         self._stop = threading.Event()
         self._reload = threading.Event()
+        self._waiting_to_go_over = False
         self._phase = "starting"
         self._error: BaseException | None = None
         self._server: HttpServer | None = None
@@ -147,6 +151,8 @@ class Pipeline:
             disk = self._disk = SpoolDisk(reading, spool.next_id(connection), room)
             letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics, disk)
             in_time = self._run(outputs, Writer(connection, self._clock, room), letters, disk)
+            if self._once:
+                vacuum.shrink(connection, self._clock, SHRINKING)
             return self._result(before, positions.books(connection), in_time)
 
     # -- what the HTTP server asks (shipper.observe.vitals) ----------------------------------------------------------
@@ -200,7 +206,7 @@ class Pipeline:
         try:
             works.start(outputs)
             self._phase = "running"
-            in_time = self._wait(works, Requests(works, writer, letters, self.metrics, self._clock, disk))
+            in_time = self._wait(works, Requests(works, writer, letters, self.metrics, self._clock, disk, self._stop))
             self._phase = "draining"
             self._drain(works)
         finally:
@@ -225,7 +231,7 @@ class Pipeline:
                 for lane in works.lanes:
                     lane.tick()
                 requests.tick()
-            if self._reload.is_set():
+            if self._reload.is_set() and self._may_go_over():
                 self._reload.clear()
                 self._go_over(works)
             if not self._once:
@@ -245,6 +251,14 @@ class Pipeline:
             if late or now - moved >= self._configuration.server.drain_timeout:
                 return False
         return not self._once
+
+    def _may_go_over(self) -> bool:
+        """Whether the disk takes what that would commit; until then a stop is still heard."""
+        blocked = self._writer is not None and self._writer.blocked is not None
+        if blocked and not self._waiting_to_go_over:
+            log.warning("engine: the configuration is loaded again when the state file takes commits", extra=ASKED)
+        self._waiting_to_go_over = blocked
+        return not blocked
 
     def _go_over(self, works: Works) -> None:
         try:
@@ -266,7 +280,9 @@ class Pipeline:
         except ShipperError as error:
             # No traceback: the message says what is wrong with the file.
             log.error(  # noqa: TRY400
-                "engine: the configuration was not taken over, shipping goes on with the old one: %s", error
+                "engine: the configuration was not taken over, shipping goes on with the old one: %s",
+                error,
+                extra=ASKED,
             )
             self.metrics.reloaded(ok=False)
 

@@ -23,7 +23,7 @@ from shipper.engine.storm import gained
 from shipper.engine.works import Works
 from shipper.errors import ShipperError, StateError
 from shipper.observe.metrics import Metrics
-from shipper.source import EARLIEST
+from shipper.source import EARLIEST, StopSignal
 from shipper.state import control, dead_letters, gaps, lanes, positions, spool, stands
 from shipper.state.dead_letters import Filter
 from shipper.state.spool import Totals
@@ -44,6 +44,10 @@ Books = Mapping[str, Mapping[str, Mapping[str, int]]]
 T = TypeVar("T")
 
 
+class _Interrupted(StateError):
+    """A stop came in the middle."""
+
+
 class Requests:
     """Asked for now and then by the engine's own thread."""
 
@@ -55,13 +59,16 @@ class Requests:
         metrics: Metrics,
         clock: Clock,
         disk: SpoolDisk,
+        stop: StopSignal,
     ) -> None:
+        """``stop`` ends a long request between two pages."""
         self._works = works
         self._writer = writer
         self._letters = letters
         self._metrics = metrics
         self._clock = clock
         self._disk = disk
+        self._stop = stop
         self._cleaned = float("-inf")
         self._does: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "replay": self._replay,
@@ -124,6 +131,7 @@ class Requests:
             if replayed.last_letter <= (after or chosen.after or 0):
                 break
             after = replayed.last_letter
+            self._breathe()
         self._count_again()
         return {"events": events, "records": records}
 
@@ -142,7 +150,10 @@ class Requests:
         if age is None:
             return
         before = self._clock.now() - age
-        count = self._page_by_page(lambda connection: dead_letters.expire(connection, before, PAGE))
+        try:
+            count = self._page_by_page(lambda connection: dead_letters.expire(connection, before, PAGE))
+        except _Interrupted:
+            return  # the next run goes on
         if count:
             log.warning("engine: %d dead letters were older than dead_letters.max_age and are gone", count)
             self._count_again()
@@ -164,6 +175,7 @@ class Requests:
                 return {"events": moved}
             to.adopt(totals)
             moved += events
+            self._breathe()
 
     def _spool_drop(self, request: Mapping[str, Any]) -> dict[str, Any]:
         source = self._away(request["output"])
@@ -230,7 +242,15 @@ class Requests:
         count = 0
         while done := self._counted(change):
             count += done
+            self._breathe()
         return count
+
+    def _breathe(self) -> None:
+        """Between two pages: a long request keeps no position from moving, and hears a stop."""
+        if self._stop.is_set():
+            raise _Interrupted("engine: shipper was stopped in the middle; what was done stays done: ask again")
+        for lane in self._works.lanes:
+            lane.tick()
 
     def _counted(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """Carries out a change of the state file, and lets the metrics follow the books."""

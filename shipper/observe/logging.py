@@ -27,8 +27,9 @@ MAX_REMEMBERED = 1000
 #: Characters of one message: an error of a library can drag a whole document along.
 MAX_MESSAGE = 4000
 MAX_FRAMES = 20
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "repeated"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "repeated", "asked"}
+#: ``extra`` of a message that answers what somebody has just asked for.
+ASKED = {"asked": True}
 #: Modules of errors whose words come from the operating system; libraries derive their own errors from ``OSError``.
 _SYSTEM = ("builtins", "socket", "ssl")
 
@@ -92,7 +93,7 @@ class TextLines(logging.Formatter):
 
 class Repeats(logging.Filter):
     """Lets a warning or an error that says the same again pass only every ``REPEAT_INTERVAL``, with how many were
-    left out meanwhile (``repeated``)."""
+    left out meanwhile (``repeated``). What answers somebody (``extra=ASKED``) always passes."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written."""
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.WARNING or getattr(record, "asked", False):
             return True
         kind = record.exc_info[0] if record.exc_info else None
         key = (record.name, record.levelno, _message(record), kind)

