@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -151,7 +152,8 @@ class Stage:
             return list(dead_letters.listing(connection, Filter()))
 
     def traces(self) -> set[str]:
-        """What has left its traces: in the log, in what commands said, in the state file's largest ids."""
+        """What has left its traces: in the log, in what commands said, in the state file's largest ids, where
+        it went."""
         log = self._log().read_bytes()
         said = (self.folder / "commands.log").read_bytes() if self.commands.ended else b""
         found = {name for name, words in _WORDS.items() if words in log + said}
@@ -159,6 +161,8 @@ class Stage:
             found |= {name for (name,) in connection.execute("SELECT name FROM sqlite_sequence WHERE seq > 0")}
         found |= {f"{name} doubled" for name, siem in self.siems.items() if max(siem.stored().values()) > 1}
         found |= {f"{name} lost some" for name, siem in self.siems.items() if siem.lost}
+        books = json.loads(self.said("status", "--books", "--json"))["outputs"]
+        found |= {f"{name} already stored" for name, book in books.items() if book["already_stored"]}
         return found | {letter.reason for letter in self.letters()}
 
     def said(self, *arguments: str) -> str:
