@@ -23,6 +23,8 @@ from shipper_opensearch.settings import OpenSearchSettings
 #: A document that no index takes, because it is none: permission is asked for before that is seen.
 _NO_DOCUMENT = b'{"create":{}}\n{"\n'
 _JSON = "application/json"
+#: A server that has no template for data streams makes an index of that name without a word.
+_NO_STREAM = 'delete it, and write template = "manage", or create a template with data_stream in it'
 
 
 def ask(cluster: Cluster, settings: OpenSearchSettings, clock: Clock) -> Iterator[Check]:
@@ -84,6 +86,9 @@ def _writable(cluster: Cluster, settings: OpenSearchSettings, place: str, clock:
     if not there.ok:
         yield Check("target", ok=False, detail=f"{place}: HTTP {there.status}", mend=verdict.MENDS["access_denied"])
         return
+    if settings.data_stream is not None and _is_plain_index(cluster, place):
+        yield Check("target", ok=False, detail=f"{place} is an index, and no data stream", mend=_NO_STREAM)
+        return
     params = {"filter_path": bulk.FILTER} | ({"pipeline": settings.pipeline} if settings.pipeline else {})
     path = f"/{quote(place)}/_bulk"
     reply = cluster.request("POST", path, _NO_DOCUMENT, params=params, headers={"content-type": "application/x-ndjson"})
@@ -116,6 +121,14 @@ def _absent(cluster: Cluster, settings: OpenSearchSettings, place: str, clock: C
             return Check("write", ok=False, detail=f"{place}: {told.detail}", mend=told.mend)
     kind = "data stream" if settings.data_stream else "index"
     return Check("target", ok=True, detail=f"the {kind} {place} is not there yet; the first event makes it")
+
+
+def _is_plain_index(cluster: Cluster, place: str) -> bool:
+    reply = request(cluster, "GET", f"/_data_stream/{quote(place)}")
+    try:
+        return reply.ok and not msgspec.json.decode(reply.content)["data_streams"]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return False  # it does not say
 
 
 def _template(cluster: Cluster, settings: OpenSearchSettings) -> Check:

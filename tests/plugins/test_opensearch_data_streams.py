@@ -30,6 +30,15 @@ def test_a_data_stream_is_made_by_the_managed_template(search: Search) -> None:
     assert search.ids("audit") == [event(1).id]
 
 
+def test_check_tells_an_index_from_a_data_stream(search: Search) -> None:
+    """Without a template for data streams, a server makes an ordinary index of that name, and says nothing."""
+    output = search.output(data_stream="audit")
+    assert not send(output, event(1)).failed
+    (fault,) = [check for check in output.check() if not check.ok]
+    assert fault.detail == "audit is an index, and no data stream"
+    assert "template" in fault.mend
+
+
 def test_across_a_rollover_what_is_sent_again_is_there_twice(search: Search) -> None:
     """As the manual says: an id is known in one backing index."""
     output = search.output(data_stream="audit", template="manage")
