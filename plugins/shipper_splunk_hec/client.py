@@ -57,11 +57,13 @@ class Client:
             # Before anything is sent: a token that does not acknowledge would have it stored and never say so.
             self._first_that_takes(lambda node: is_acknowledged(self._ask_acks(node, sender, 0), 0), sender)
             self._acknowledges = True
+        events, values = batch.events, batch.values
+        if len(indices) < len(batch):
+            events, values = [events[index] for index in indices], [values[index] for index in indices]
         if self._settings.endpoint == "event":
-            path, headers, body = EVENT, _JSON, self._envelopes.body(batch, indices)
+            path, headers, body = EVENT, _JSON, self._envelopes.body(events, values)
         else:
-            path = f"{RAW}?{query(batch.values[indices[0]])}"
-            headers, body = _TEXT, lines(batch, indices)
+            path, headers, body = f"{RAW}?{query(values[0])}", _TEXT, lines(events)
         size = len(body)
         if self._settings.compression == "gzip":
             headers, body = headers | _GZIP, compress(body)
