@@ -99,7 +99,8 @@ class FakeSplunkHec:
         #: What a load balancer in front adds to each answer, name → value with attributes; and what came back.
         self.cookies: dict[str, str] = {}
         self.seen_cookies: list[str] = []
-        #: Code that the health endpoint answers with; or the status of a page that something in front of it answers.
+        #: Code that the health endpoint answers with; or the status of a page that something in front of it answers,
+        #: 0 where the connection is cut.
         self.health = 17
         self.health_page: int | None = None
         #: Requests by path, and the channel of each request for events.
@@ -378,6 +379,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, told = self.server.splunk._get(urlsplit(self.path).path)
+        if not status:
+            self.close_connection = True
+            return
         self._answer(status, {"Content-Type": "application/json"}, json.dumps(told).encode())
 
     def do_POST(self) -> None:

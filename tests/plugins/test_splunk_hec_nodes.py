@@ -160,6 +160,8 @@ def test_after_a_failure_nothing_is_sent_until_hec_says_that_it_is_well(
     assert len(splunk.requests) == (2 if then is None else 1)
     splunk.health = 17
     assert outcome(alone) is None
+    splunk.health = 18
+    assert outcome(alone) is None, "nothing failed since"
 
 
 def test_a_connection_that_was_cut_makes_doubtful_too(splunk: FakeSplunkHec, alone: SplunkHecOutput) -> None:
