@@ -196,6 +196,7 @@ def test_only_what_passes_by_itself_keeps_events_back(
         (502, Outcome.NOT_TRIED),
         (503, Outcome.NOT_TRIED),
         (429, Outcome.THROTTLED),
+        (0, Outcome.NOT_TRIED),
     ],
 )
 def test_a_page_in_place_of_health_says_at_most_that_nobody_is_behind_it(
