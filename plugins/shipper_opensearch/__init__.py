@@ -96,6 +96,8 @@ class OpenSearchOutput(Output[OpenSearchSettings]):
         if not reply.ok:
             places = self._known.union(row[2] or "" for row in rows)
             raise verdict.of_request(reply.status, reply.headers, reply.content, len(rows), places, self._clock)
+        if reply.content == bulk.all_created(len(rows)):
+            return Report()
         try:
             items = bulk.items_of(reply.content, len(rows))
         except ValueError as error:

@@ -5,8 +5,8 @@ opensearch.org, "Bulk": per event an action line and a source line, each ended b
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -15,7 +15,8 @@ MAX_ID_BYTES = 512
 #: What the answer has to tell: with the status of every item, so that the list keeps its places.
 FILTER = "errors,items.*.status,items.*.error"
 
-_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+#: Stands in no JSON as it is.
+_SEPARATOR = "\0"
 _encode = msgspec.json.encode
 
 #: Per event, in the order of ``Output.values``: its id, its time, its index and its routing.
@@ -51,6 +52,13 @@ class Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(Answer).decode
 
 
+@lru_cache(maxsize=2)
+def all_created(count: int) -> str:
+    """The answer of a server that created every event, as OpenSearch writes it: to compare costs less than to
+    decode."""
+    return '{"errors":false,"items":[' + ",".join(['{"create":{"status":201}}'] * count) + "]}"
+
+
 def items_of(content: str, count: int) -> list[_Create]:
     """The items of an answer. Raises ``ValueError`` where it is not what a server answers to ``count`` events."""
     try:
@@ -69,49 +77,61 @@ class BodyWriter:
         self._in_path = in_path
         self._routed = routed
         self._identified = identified
-        self._stamp = f"\n{{{_encode(timestamp_field).decode()}:" if timestamp_field else "\n{"
+        self._stamp = f"\n{{{_encode(timestamp_field).decode()}:" if timestamp_field else None
 
     def __call__(self, events: Sequence[bytes], rows: Sequence[Row]) -> bytes:
-        return b"".join(self._parts(events, rows))
-
-    def _parts(self, events: Sequence[bytes], rows: Sequence[Row]) -> Iterator[bytes]:
-        stamped = len(self._stamp) > 2
-        times = _texts([row[1] for row in rows]) if stamped else [""] * len(rows)
+        """Column by column, and what stands before the events encoded all at once: that takes half the time."""
+        columns = list(zip(*rows, strict=True))
+        actions = self._actions(columns, len(rows))
         stamp = self._stamp
-        for action, time, event in zip(self._actions(rows), times, events, strict=True):
-            if stamped and event.startswith(b'{"'):
-                yield f"{action}{stamp}{time},".encode()
-                yield event[1:]
-            else:  # not an object, or an empty one: the server says what it thinks of it
-                yield f"{action}\n".encode()
-                yield event
-            yield b"\n"
+        if stamp is None or {event[:2] for event in events} != {b'{"'}:
+            return self._one_by_one(events, actions, columns)
+        times = _texts(columns[1])
+        heads = [f'\n{action}{stamp}"{time}",' for action, time in zip(actions, times, strict=True)]
+        heads[0] = heads[0][1:]
+        parts = [b"\n"] * (2 * len(events) + 1)
+        parts[:-1:2] = _SEPARATOR.join(heads).encode().split(_SEPARATOR.encode())
+        parts[1::2] = [event[1:] for event in events]
+        return b"".join(parts)
 
-    def _actions(self, rows: Sequence[Row]) -> list[str]:
-        ids = _texts([row[0] for row in rows]) if self._identified else None
-        indices = None if self._in_path else _texts([row[2] for row in rows])
+    def _one_by_one(
+        self, events: Sequence[bytes], actions: Sequence[str], columns: Sequence[Sequence[str | None]]
+    ) -> bytes:
+        """Where there is no stamp, or something that is no object or an empty one: the server says what it thinks of
+        that."""
+        parts: list[bytes] = []
+        for action, time, event in zip(actions, _texts(columns[1]), events, strict=True):
+            if self._stamp is not None and event.startswith(b'{"'):
+                parts += f'{action}{self._stamp}"{time}",'.encode(), event[1:], b"\n"
+            else:
+                parts += f"{action}\n".encode(), event, b"\n"
+        return b"".join(parts)
+
+    def _actions(self, columns: Sequence[Sequence[str | None]], count: int) -> list[str]:
+        ids = _texts(columns[0]) if self._identified else None
+        indices = None if self._in_path else _texts(columns[2])
         if ids is not None and indices is None and not self._routed:
-            return [f'{{"create":{{"_id":{id_}}}}}' for id_ in ids]
+            return [f'{{"create":{{"_id":"{id_}"}}}}' for id_ in ids]
         if ids is not None and indices is not None and not self._routed:
             pairs = zip(indices, ids, strict=True)
-            return [f'{{"create":{{"_index":{index},"_id":{id_}}}}}' for index, id_ in pairs]
-        columns: list[list[str]] = []
+            return [f'{{"create":{{"_index":"{index}","_id":"{id_}"}}}}' for index, id_ in pairs]
+        parts: list[list[str]] = []
         if indices is not None:
-            columns.append([f'"_index":{index}' for index in indices])
+            parts.append([f'"_index":"{index}"' for index in indices])
         if ids is not None:
-            columns.append([f'"_id":{id_}' for id_ in ids])
+            parts.append([f'"_id":"{id_}"' for id_ in ids])
         if self._routed:
-            columns.append([f'"routing":{_encode(row[3]).decode()}' if row[3] else "" for row in rows])
-        if not columns:
-            return ['{"create":{}}'] * len(rows)
-        return [f'{{"create":{{{",".join(filter(None, parts))}}}}}' for parts in zip(*columns, strict=True)]
+            parts.append([f'"routing":{_encode(routing).decode()}' if routing else "" for routing in columns[3]])
+        if not parts:
+            return ['{"create":{}}'] * count
+        return [f'{{"create":{{{",".join(filter(None, part))}}}}}' for part in zip(*parts, strict=True)]
 
 
 def _texts(values: Sequence[str | None]) -> list[str]:
-    """Each as JSON. Ids, times and names of indices hardly ever need escaping: one look tells for all of them."""
-    if _ESCAPED.search("".join([value or "" for value in values])):
-        return [_encode(value or "").decode() for value in values]
-    return [f'"{value}"' for value in values]
+    """The inside of each as a JSON text. They are encoded as one list: inside a text no quote stands alone, so this is
+    where one ends and the next begins."""
+    listed = _encode(values if all(values) else [value or "" for value in values])
+    return listed[2:-2].decode().split('","')
 
 
 def refused_ids(rows: Sequence[Row]) -> list[int]:

@@ -90,17 +90,17 @@ class SplunkHecOutput(Output[SplunkHecSettings]):
 
         return Client(self.name, self.settings, self._clock)
 
-    def _requests(self, batch: Batch) -> list[list[int]]:
+    def _requests(self, batch: Batch) -> list[Sequence[int]]:
         """The events of each request."""
         if self.settings.endpoint == "event":
-            return [list(range(len(batch)))]
+            return [range(len(batch))]
         groups: dict[tuple[str | None, ...], list[int]] = {}
         for index, values in enumerate(batch.values):
             groups.setdefault(values[envelope.HOST :], []).append(index)
-        return list(groups.values())
+        return [*groups.values()]
 
     def _refused(
-        self, batch: Batch, indices: Sequence[int], refusal: Failure, waiting: list[list[int]]
+        self, batch: Batch, indices: Sequence[int], refusal: Failure, waiting: list[Sequence[int]]
     ) -> dict[int, Failure]:
         """What becomes of the event that a request ended at, and of those after it.
 

@@ -11,7 +11,7 @@ import msgspec
 from shipper.clock import Clock
 from shipper.connections import Answer, Connections, compress, header_value
 from shipper.errors import Held
-from shipper.output import Batch, Check, DeliveryError, Unknown
+from shipper.output import Batch, Check, DeliveryError, NotTried, Rejected, TooLarge, Unknown
 from shipper_splunk_hec.answers import Taken, check_health, check_token, is_acknowledged, judge
 from shipper_splunk_hec.envelope import Envelopes, lines, query
 from shipper_splunk_hec.nodes import Node, Nodes, Sender
@@ -25,6 +25,8 @@ _JSON = {"Content-Type": "application/json"}
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 _GZIP = {"Content-Encoding": "gzip"}
 
+#: What a load balancer says that leads nowhere.
+_AWAY = (502, 503, 504)
 #: Shorter tokens are none, and stand in other words (characters).
 _SECRET = 8
 
@@ -43,7 +45,7 @@ class Client:
         #: Whether the token is known to make Splunk acknowledge.
         self._acknowledges = False
         keep = settings.concurrency
-        self._nodes = Nodes(name, [Node(url, Connections(settings, url, keep)) for url in settings.url], clock)
+        self._nodes = Nodes(name, [Node(url, Connections(settings, url, keep)) for url in settings.url], clock, _probe)
 
     def close(self) -> None:
         """Ends waiting for acknowledgements, too."""
@@ -57,11 +59,13 @@ class Client:
             # Before anything is sent: a token that does not acknowledge would have it stored and never say so.
             self._first_that_takes(lambda node: is_acknowledged(self._ask_acks(node, sender, 0), 0), sender)
             self._acknowledges = True
+        events, values = batch.events, batch.values
+        if len(indices) < len(batch):
+            events, values = [events[index] for index in indices], [values[index] for index in indices]
         if self._settings.endpoint == "event":
-            path, headers, body = EVENT, _JSON, self._envelopes.body(batch, indices)
+            path, headers, body = EVENT, _JSON, self._envelopes.body(events, values)
         else:
-            path = f"{RAW}?{query(batch.values[indices[0]])}"
-            headers, body = _TEXT, lines(batch, indices)
+            path, headers, body = f"{RAW}?{query(values[0])}", _TEXT, lines(events)
         size = len(body)
         if self._settings.compression == "gzip":
             headers, body = headers | _GZIP, compress(body)
@@ -104,8 +108,7 @@ class Client:
 
     def _check(self, node: Node, sender: Sender) -> Check:
         try:
-            answer = node.connections.request("GET", node.url + HEALTH, {})
-            health = check_health(answer)
+            health = check_health(_health(node))
             check_token(self._ask(node, sender, EVENT, _JSON, b""))
             if self._settings.ack is not None:
                 is_acknowledged(self._ask_acks(node, sender, 0), 0)
@@ -149,3 +152,21 @@ class Client:
         if sender is None:
             sender = self._senders.sender = Sender()
         return sender
+
+
+def _health(node: Node) -> Answer:
+    return node.connections.request("GET", node.url + HEALTH, {})
+
+
+def _probe(node: Node) -> None:
+    """Raises ``NotTried`` or ``Throttled`` where HEC is away or says that it is not well: what is sent to a Splunk on
+    its way up or down may be stored without an answer. Of anything else the events' own request will tell."""
+    answer = None
+    try:
+        answer = _health(node)
+        check_health(answer)
+    except Unknown as error:
+        if answer is None or answer.status in _AWAY:
+            raise NotTried(f"health: {error}") from None
+    except (Held, Rejected, TooLarge):
+        return

@@ -12,7 +12,6 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from shipper.output import Batch
 from shipper.values import Field, Target, Text, Value
 from shipper_splunk_hec.settings import SplunkHecSettings
 
@@ -50,26 +49,40 @@ class Envelopes:
         self._beginnings: dict[tuple[str | None, ...], tuple[str, str]] = {}
         self._seconds: dict[str, str] = {}
 
-    def body(self, batch: Batch, indices: Sequence[int]) -> bytes:
-        """One JSON object for each of these events, on end."""
-        parts: list[bytes] = []
-        add = parts.append
-        known, seconds, end = self._beginnings, self._seconds, b"}"
-        for index in indices:
-            values = batch.values[index]
-            around = known.get(values[HOST:]) or self._beginning(values[HOST:])
-            time, identity = values[TIME], values[ID]
-            moment = (seconds.get(time[:19]) or self._second(time)) + time[19:26] if time else "0"
-            if identity is None or not identity.isalnum():
-                identity = _text(identity or "")
-            event = batch.events[index]
-            add(f'{{"time":{moment}{around[0]}{identity}{around[1]}'.encode())
-            add(_quoted(event) if self._as_text and not event.startswith(b"{") else event)
-            add(end)
+    def body(self, events: Sequence[bytes], values: Sequence[tuple[str | None, ...]]) -> bytes:
+        """One JSON object for each of these events, on end. Column by column: that takes half the time."""
+        columns = list(zip(*values, strict=True))
+        moments = self._moments(columns[TIME])
+        ids = _texts(columns[ID])
+        # Each ends the object before it, and there is one "}" too many at the beginning.
+        if all(column.count(column[0]) == len(column) for column in columns[HOST:]):
+            before, after = self._around(values[0][HOST:])
+            heads = [f'}}{{"time":{at}{before}{id_}{after}' for at, id_ in zip(moments, ids, strict=True)]
+        else:
+            arounds = map(self._around, zip(*columns[HOST:], strict=True))
+            rows = zip(moments, ids, arounds, strict=True)
+            heads = [f'}}{{"time":{at}{before}{id_}{after}' for at, id_, (before, after) in rows]
+        if self._as_text:
+            events = [event if event.startswith(b"{") else _quoted(event) for event in events]
+        heads[0] = heads[0][1:]
+        parts = [b"}"] * (2 * len(events) + 1)
+        # No line feed is in a head, so all of them are encoded at once.
+        parts[:-1:2] = "\n".join(heads).encode().split(b"\n")
+        parts[1::2] = events
         return b"".join(parts)
 
-    def _beginning(self, rest: tuple[str | None, ...]) -> tuple[str, str]:
+    def _moments(self, times: Sequence[str | None]) -> list[str]:
+        """Seconds since 1970, with microseconds."""
+        known, second = self._seconds, self._second
+        if all(times):
+            return [(known.get(time[:19]) or second(time)) + time[19:26] for time in times if time]
+        return [second(time) + time[19:26] if time else "0" for time in times]
+
+    def _around(self, rest: tuple[str | None, ...]) -> tuple[str, str]:
         """What stands between the time and the event's id, and between that and the event."""
+        return self._beginnings.get(rest) or self._beginning(rest)
+
+    def _beginning(self, rest: tuple[str | None, ...]) -> tuple[str, str]:
         host, source, sourcetype, index, *fields = rest
         named = (("host", host), ("source", source), ("sourcetype", sourcetype), ("index", index))
         before = "".join(f',"{name}":{_json(value).decode()}' for name, value in named if value)
@@ -91,15 +104,22 @@ class Envelopes:
         return second
 
 
-def lines(batch: Batch, indices: Sequence[int]) -> bytes:
+def lines(events: Sequence[bytes]) -> bytes:
     """The body of a raw request."""
-    return b"\n".join([*(batch.events[index] for index in indices), b""])
+    return b"\n".join([*events, b""])
 
 
 def query(value: Sequence[str | None]) -> str:
     """What the raw endpoint wants in the query: the metadata of every line of the request."""
     named = {"host": HOST, "source": SOURCE, "sourcetype": SOURCETYPE, "index": INDEX}
     return urlencode({name: found for name, place in named.items() if (found := value[place])})
+
+
+def _texts(values: Sequence[str | None]) -> list[str]:
+    """The inside of each as a JSON text. They are encoded as one list: inside a text no quote stands alone, so this is
+    where one ends and the next begins."""
+    listed = _json(values if all(values) else [value or "" for value in values])
+    return listed[2:-2].decode().split('","')
 
 
 def _text(value: str) -> str:

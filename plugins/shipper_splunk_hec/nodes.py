@@ -12,7 +12,7 @@ from uuid import uuid4
 from shipper.clock import Clock
 from shipper.connections import Answer, Connections, place_of
 from shipper.errors import Held
-from shipper.output import DeliveryError, NotTried, Throttled
+from shipper.output import DeliveryError, NotTried, Throttled, Unknown
 
 log = logging.getLogger("shipper.output.splunk_hec")
 
@@ -33,6 +33,8 @@ class Node:
         self.place = place_of(url)
         self.connections = connections
         self.rests_until = 0.0
+        #: What was sent there last may have failed for the server's sake: its health is asked for before more is sent.
+        self.doubtful = False
 
 
 class Sender:
@@ -67,7 +69,9 @@ class Sender:
 class Nodes:
     """All URLs of an output. Any thread may use them."""
 
-    def __init__(self, name: str, nodes: Sequence[Node], clock: Clock) -> None:
+    def __init__(self, name: str, nodes: Sequence[Node], clock: Clock, probe: Callable[[Node], None]) -> None:
+        """``probe`` raises what it raises for a node to which nothing should be sent now."""
+        self._probe = probe
         self._name = name
         self._nodes = list(nodes)
         self._clock = clock
@@ -85,11 +89,18 @@ class Nodes:
         errors: list[Held | DeliveryError] = []
         for node in self._order(prefer):
             try:
+                if node.doubtful:
+                    self._probe(node)
                 result = request(node)
             except (NotTried, Throttled, Held) as error:
+                node.doubtful = not isinstance(error, Held)
                 errors.append(error)
                 self._rest(node, error)
+            except Unknown:
+                node.doubtful = True
+                raise
             else:
+                node.doubtful = False
                 node.rests_until = 0.0
                 return result
         raise next((error for error in errors if not isinstance(error, Held)), errors[0])

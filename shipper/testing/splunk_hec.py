@@ -99,8 +99,10 @@ class FakeSplunkHec:
         #: What a load balancer in front adds to each answer, name → value with attributes; and what came back.
         self.cookies: dict[str, str] = {}
         self.seen_cookies: list[str] = []
-        #: Code that the health endpoint answers with.
+        #: Code that the health endpoint answers with; or the status of a page that something in front of it answers,
+        #: 0 where the connection is cut.
         self.health = 17
+        self.health_page: int | None = None
         #: Requests by path, and the channel of each request for events.
         self.requests: list[str] = []
         self.channels: list[str] = []
@@ -207,6 +209,8 @@ class FakeSplunkHec:
     # -- one request -------------------------------------------------------------------------------------------------
 
     def _get(self, path: str) -> tuple[int, dict[str, Any]]:
+        if self.health_page is not None:
+            return self.health_page, {}
         return _told(self.health) if path in _HEALTH else (404, {"text": "Not found", "code": 404})
 
     def _post(self, target: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
@@ -375,6 +379,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, told = self.server.splunk._get(urlsplit(self.path).path)
+        if not status:
+            self.close_connection = True
+            return
         self._answer(status, {"Content-Type": "application/json"}, json.dumps(told).encode())
 
     def do_POST(self) -> None:

@@ -120,3 +120,101 @@ def test_when_all_are_away_nothing_was_tried(three: Three, output: SplunkHecOutp
     with pytest.raises(DeliveryError) as raised:
         output.send(batch(output))
     assert raised.value.failure.outcome is Outcome.NOT_TRIED
+
+
+# -- health ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def splunk() -> Iterator[FakeSplunkHec]:
+    with FakeSplunkHec("t") as splunk:
+        yield splunk
+
+
+@pytest.fixture
+def alone(splunk: FakeSplunkHec) -> Iterator[SplunkHecOutput]:
+    output = SplunkHecOutput("siem", SplunkHecSettings.model_validate({"url": splunk.url, "token": "t"}))
+    output.connect(None)
+    yield output
+    output.close()
+
+
+def outcome(output: SplunkHecOutput) -> Outcome | None:
+    try:
+        report = output.send(batch(output))
+    except DeliveryError as error:
+        return error.failure.outcome
+    assert report.failed == {}
+    return None
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize(("health", "then"), [(18, Outcome.THROTTLED), (23, Outcome.THROTTLED), (17, None)])
+def test_after_a_failure_nothing_is_sent_until_hec_says_that_it_is_well(
+    splunk: FakeSplunkHec, alone: SplunkHecOutput, status: int, health: int, then: Outcome | None
+) -> None:
+    splunk.answer(status=status)
+    assert outcome(alone) is Outcome.UNKNOWN
+    splunk.health = health
+    assert outcome(alone) is then
+    assert len(splunk.requests) == (2 if then is None else 1)
+    splunk.health = 17
+    assert outcome(alone) is None
+    splunk.health = 18
+    assert outcome(alone) is None, "nothing failed since"
+
+
+def test_a_connection_that_was_cut_makes_doubtful_too(splunk: FakeSplunkHec, alone: SplunkHecOutput) -> None:
+    splunk.hang_up()
+    assert outcome(alone) is Outcome.UNKNOWN
+    splunk.health = 19
+    assert outcome(alone) is Outcome.THROTTLED
+    assert splunk.events == []
+
+
+def test_a_server_that_fails_nothing_is_not_asked_for_its_health(splunk: FakeSplunkHec, alone: SplunkHecOutput) -> None:
+    splunk.health = 18
+    assert outcome(alone) is None
+
+
+@pytest.mark.parametrize("health", [21, 22])
+def test_only_what_passes_by_itself_keeps_events_back(
+    splunk: FakeSplunkHec, alone: SplunkHecOutput, health: int
+) -> None:
+    splunk.hang_up()
+    assert outcome(alone) is Outcome.UNKNOWN
+    splunk.health = health
+    assert outcome(alone) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "then"),
+    [
+        (404, None),
+        (403, None),
+        (500, None),
+        (502, Outcome.NOT_TRIED),
+        (503, Outcome.NOT_TRIED),
+        (429, Outcome.THROTTLED),
+        (0, Outcome.NOT_TRIED),
+    ],
+)
+def test_a_page_in_place_of_health_says_at_most_that_nobody_is_behind_it(
+    splunk: FakeSplunkHec, alone: SplunkHecOutput, status: int, then: Outcome | None
+) -> None:
+    splunk.hang_up()
+    assert outcome(alone) is Outcome.UNKNOWN
+    splunk.health_page = status
+    assert outcome(alone) is then
+
+
+def test_one_that_is_not_well_again_is_passed_by(three: Three, output: SplunkHecOutput, clock: MovedClock) -> None:
+    three[0].stop()
+    for _ in range(3):
+        output.send(batch(output))
+    three[0].start()
+    three[0].health = 18
+    clock.ahead = REST + 1
+    for _ in range(3):
+        assert output.send(batch(output)).failed == {}
+    assert three[0].requests == []

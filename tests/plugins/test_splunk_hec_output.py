@@ -123,12 +123,13 @@ def test_what_is_remembered_of_attackers_values_is_bounded(splunk: FakeSplunkHec
     envelopes = Envelopes(output.settings)
     for turn in range(3):
         events = [event(number, user=f"{turn} {number}", time=_second(turn * 3000 + number)) for number in range(3_000)]
-        envelopes.body(batch_of(output.values(), events), range(3_000))
+        batch = batch_of(output.values(), events)
+        envelopes.body(batch.events, batch.values)
     assert len(envelopes._beginnings) <= 4096
     assert len(envelopes._seconds) <= 4096
     long = batch_of(output.values(), [event(1, user="x" * 5000)])
     before = len(envelopes._beginnings)
-    envelopes.body(long, [0])
+    envelopes.body(long.events, long.values)
     assert len(envelopes._beginnings) == before
 
 
