@@ -1,12 +1,13 @@
 """One output is dead for a day while events go by as fast as they can be read: nobody else waits, and nothing is lost.
 
-A hundred thousand events in ``make test``, a million in ``make test-long``; ``SHIPPER_DEAD_OUTPUT_EVENTS=10000000``
-for more. ``-s`` shows the latencies beside those of a run in which nothing is dead.
+A million events in ``make test``, ten million in ``make test-long``, and there also a run in which nothing is dead;
+``-s`` shows the latencies of both. ``SHIPPER_DEAD_OUTPUT_EVENTS`` sets another number, for both runs.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,7 @@ MAX_GROWTH = 15_000_000
 MAX_IDLE_STATE = 4_000_000
 #: Seconds of real time between two looks, and for a million events to arrive.
 LOOK, ARRIVAL = 0.05, 1200.0
+MILLION = 1_000_000
 HEALTHY = ("first", "second")
 
 _CONFIGURATION = """
@@ -78,6 +80,7 @@ _DEAD = """
 type = "rig_ordered"
 url = "{url}"
 retry = {{ initial = "100ms", max = "1s" }}
+spool = {{ max_bytes = "20GB" }}
 """
 
 
@@ -87,6 +90,8 @@ class Captured:
 
     folder: Path
     order: dict[str, list[str]]
+    #: Whether a run in which nothing is dead comes first.
+    compared: bool
 
     @property
     def count(self) -> int:
@@ -95,7 +100,7 @@ class Captured:
     @property
     def arrival(self) -> float:
         """Seconds within which all of it has to arrive."""
-        return ARRIVAL * max(1.0, self.count / 1_000_000)
+        return ARRIVAL * max(1.0, self.count / MILLION)
 
 
 @dataclass
@@ -266,22 +271,24 @@ def captured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Capture
             for record in generator.records(count // 2):
                 file.write(record.plaintext + b"\n")
                 ids += [event.id for event in decoder.decode(Record(0, record.plaintext, 0), "").events]
-    yield Captured(folder, order)
+    yield Captured(folder, order, compared=count != MILLION)
     for path in folder.iterdir():
         path.unlink()  # gigabytes, where somebody asks for them
 
 
-@pytest.mark.parametrize("captured", [100_000, pytest.param(1_000_000, marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize("captured", [MILLION, pytest.param(10 * MILLION, marks=pytest.mark.long)], indirect=True)
 def test_nobody_waits_for_an_output_that_is_dead_for_a_day_and_it_gets_everything_when_it_is_back(
     captured: Captured, tmp_path: Path
 ) -> None:
     alone, beside = tmp_path / "alone", tmp_path / "beside"
     alone.mkdir()
     beside.mkdir()
-    with Stage(alone, captured, dead=False) as stage:
-        stage.watch()
-        print(f"\nlatency of the quiet stream, nothing dead:      {stage.seen}")
-        assert stage.stop() == 0, stage.log()
+    if captured.compared:
+        with Stage(alone, captured, dead=False) as stage:
+            stage.watch()
+            print(f"\nlatency of the quiet stream, nothing dead:      {stage.seen}")
+            assert stage.stop() == 0, stage.log()
+        shutil.rmtree(alone)  # gigabytes
     with Stage(beside, captured, dead=True) as stage:
         stage.watch()
         print(f"latency of the quiet stream beside a dead output: {stage.seen}")

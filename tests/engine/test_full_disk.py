@@ -62,7 +62,7 @@ def test_a_reload_waits_for_room_and_hears_a_stop(
     until(lambda: running.ready()[0], str)
     fill(disk)
     site.put(2000)
-    held(running, "disk_full")
+    until(lambda: any(hold.component == "state" for hold in running.held()), lambda: str(running.held()))
     running.reload()
     until(lambda: "loaded again when the state file takes commits" in caplog.text, lambda: caplog.text)
     if stopped:
