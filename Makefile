@@ -28,7 +28,7 @@ test-faults: ROUNDS ?= 200
 test-faults: $(INSTALLED) ## random schedules of faults: make test-faults ROUNDS=200
 	@echo "schedules from seed $(SHIPPER_FAULT_SEED) on"
 	@SHIPPER_FAULT_SEED=$(SHIPPER_FAULT_SEED) SHIPPER_FAULT_ROUNDS=$(ROUNDS) \
-	  $(BIN)/pytest -n 2 tests/faults/test_schedules.py $(ARGS)
+	  $(BIN)/pytest -n 2 --dist loadgroup tests/faults/test_schedules.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy, for the packages, the benchmarks and the tests
 	@$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The bare loops that shipper is held against: the same work with the same libraries and nothing around it.
 
 ``python -m benchmarks.floors NAME INPUT OUTPUT`` runs one of them and prints how many events it saw, so that its CPU
-is measured as shipper's is: as a process of its own.
+is measured as shipper's is: as a process of its own. Where it posts by HTTP, OUTPUT is the port.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import http.client
 import json
 import os
 import sqlite3
@@ -30,6 +31,12 @@ from shipper.event import Event
 from shipper.generate.sealing import KEY_NAME, PROVIDER
 
 BATCH = 1000
+#: Of a request by HTTP; any token does.
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Content-Encoding": "gzip",
+    "Authorization": "Splunk 00000000-0000-0000-0000-000000000000",
+}
 #: Rows of about a megabyte that are committed together.
 ROWS_IN_TRANSACTION = 8
 
@@ -80,6 +87,52 @@ def lines_to_nothing(source: Path, target: Path) -> int:
     """The same, and the batch is let go: what is left is decoding, mapping and encoding."""
     del target
     return _lines(source, lambda body: None, lambda: None)
+
+
+def lines_to_opensearch(source: Path, target: Path) -> int:
+    """The same, each batch a compressed ``_bulk`` request on one connection. Nobody looks at the answers."""
+
+    def action(event: bytes) -> bytes:  # the id and the time stand where they always do
+        return b'{"create":{"_id":"%b"}}\n{"@timestamp":"%b",' % (event[26:58], event[68:95])
+
+    def wrapped(events: list[bytes]) -> bytes:
+        return b"".join([part for event in events for part in (action(event), event[1:], b"\n")])
+
+    return _post(source, target, "/audit/_bulk", wrapped)
+
+
+def lines_to_splunk_hec(source: Path, target: Path) -> int:
+    """The same to Splunk's HTTP Event Collector, every event in an envelope with its time and its id."""
+    seconds: dict[bytes, bytes] = {}
+
+    def envelope(event: bytes) -> bytes:
+        second = seconds.get(event[68:87])
+        if second is None:
+            moment = datetime.fromisoformat(event[68:87].decode() + "Z")
+            second = seconds[event[68:87]] = b"%d" % moment.timestamp()
+        return b'{"time":%b%b,"sourcetype":"aws:rds:das","fields":{"event_id":"%b"},"event":' % (
+            second,
+            event[87:94],
+            event[26:58],
+        )
+
+    def wrapped(events: list[bytes]) -> bytes:
+        return b"".join([part for event in events for part in (envelope(event), event, b"}")])
+
+    return _post(source, target, "/services/collector/event", wrapped)
+
+
+def _post(source: Path, target: Path, path: str, wrapped: Callable[[list[bytes]], bytes]) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", int(target.name))
+
+    def post(body: bytes) -> None:
+        body = igzip.compress(wrapped(body.split(b"\n")[:-1]), 1)
+        connection.request("POST", path, body, _HEADERS)
+        connection.getresponse().read()
+
+    count = _lines(source, post, lambda: None)
+    connection.close()
+    return count
 
 
 def lines_to_spool(source: Path, target: Path) -> int:
@@ -210,6 +263,8 @@ FLOORS: dict[str, Callable[[Path, Path], int]] = {
     "lines_to_file": lines_to_file,
     "lines_to_gzip": lines_to_gzip,
     "lines_to_nothing": lines_to_nothing,
+    "lines_to_opensearch": lines_to_opensearch,
+    "lines_to_splunk_hec": lines_to_splunk_hec,
     "lines_to_spool": lines_to_spool,
     "spool_to_file": spool_to_file,
     "records_by_sdk": records_by_sdk,

@@ -9,11 +9,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.inputs import write_keys, write_lines, write_records
 from benchmarks.measure import Cost, Run, cost, run
+from benchmarks.sinks import running
 from shipper.state import positions, spool
 from shipper.state.file import read_state
 
@@ -24,13 +25,27 @@ BACKLOG = 75
 ONE_FILE = {"archive": 'type = "file"\npath = "out/events.jsonl"'}
 ONE_GZIP = {"archive": 'type = "file"\npath = "out/events.jsonl.gz"'}
 DOWN = {"archive": 'type = "null"\ndown = true'}
+OPENSEARCH = {
+    "search": '''
+type = "opensearch"
+hosts = "http://127.0.0.1:PORT"
+index = "audit"
+template = "none"'''
+}
+SPLUNK_HEC = {
+    "siem": '''
+type = "splunk_hec"
+url = "http://127.0.0.1:PORT"
+token = "00000000-0000-0000-0000-000000000000"'''
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One measurement. ``prepare(folder, size)`` writes ``input.jsonl``; ``events`` are those of one unit of ``size``;
     ``floor`` is a name of ``benchmarks.floors``; ``outputs`` are tables by name. ``from_spool``: what is measured is
-    not reading the input but sending what an earlier run, with all outputs down, has put into the spool."""
+    not reading the input but sending what an earlier run, with all outputs down, has put into the spool. ``sink``: a
+    name of ``benchmarks.sinks``; its port takes the place of ``PORT`` in the tables, and the floor posts there too."""
 
     name: str
     floor: str
@@ -39,6 +54,7 @@ class Row:
     events: int = 1
     outputs: Mapping[str, str] = field(default_factory=lambda: ONE_FILE)
     from_spool: bool = False
+    sink: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +126,8 @@ ROWS = (
     Row("JSON lines → nothing, five times", "lines_to_nothing", _lines, _LINES, outputs=_nothing(5)),
     Row("JSON lines → two files", "lines_to_file", _lines, _LINES, outputs=_files(2)),
     Row("JSON lines → five files", "lines_to_file", _lines, _LINES, outputs=_files(5)),
+    Row("JSON lines → OpenSearch", "lines_to_opensearch", _lines, _LINES, outputs=OPENSEARCH, sink="opensearch"),
+    Row("JSON lines → Splunk HEC", "lines_to_splunk_hec", _lines, _LINES, outputs=SPLUNK_HEC, sink="splunk_hec"),
     Row("JSON lines → spool, output down", "lines_to_spool", _lines, _LINES, outputs=DOWN),
     Row("spool → file", "spool_to_file", _lines, (20_000, 260_000), from_spool=True),
 )
@@ -129,6 +147,14 @@ def added(found: Mapping[str, float]) -> dict[str, float]:
 def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
     """Runs shipper and the floor in turn, ``rounds`` times, over inputs of two sizes. Raises ``RuntimeError`` where
     either fails or loses an event."""
+    if row.sink is None:
+        return _measure(row, rounds, scale, None)
+    with running(row.sink) as port:
+        tables = {name: table.replace("PORT", str(port)) for name, table in row.outputs.items()}
+        return _measure(replace(row, outputs=tables), rounds, scale, port)
+
+
+def _measure(row: Row, rounds: int, scale: float, port: int | None) -> Measured:
     small, large = (max(1, int(size * scale)) for size in row.sizes)
     events = (small * row.events, large * row.events)
     runs: dict[tuple[str, int], list[Run]] = {}
@@ -144,7 +170,7 @@ def measure(row: Row, rounds: int, scale: float = 1.0) -> Measured:
         for _ in range(rounds):
             for index, folder in enumerate(inputs):
                 runs.setdefault(("shipper", index), []).append(_shipper(row, folder, events[index]))
-                runs.setdefault(("floor", index), []).append(_floor(row, folder, events[index]))
+                runs.setdefault(("floor", index), []).append(_floor(row, folder, events[index], port))
     return Measured(
         row,
         cost(runs["shipper", 0], runs["shipper", 1], events),
@@ -194,13 +220,13 @@ drain_timeout = "1s"
     return used
 
 
-def _floor(row: Row, folder: Path, events: int) -> Run:
+def _floor(row: Row, folder: Path, events: int, port: int | None) -> Run:
     log = folder / "log"
     source = folder / "input.jsonl"
     if row.from_spool:  # it empties what it reads
         shutil.copytree(folder / "filled", folder / "state")
         source = folder / "state" / "shipper.db"
-    paths = [str(source), str(folder / "floor.out")]
+    paths = [str(source), str(folder / "floor.out" if port is None else port)]
     used = run([sys.executable, "-m", "benchmarks.floors", row.floor, *paths], REPOSITORY, log)
     found = int(log.read_text())
     for written in folder.glob("floor.out*"):

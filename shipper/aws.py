@@ -20,6 +20,10 @@ READ_TIMEOUT = 10.0
 ATTEMPTS = 2
 
 _ROLE_SESSION = "shipper"
+_GIVE = (
+    "give the process a role (task, instance or pod identity), a profile, or AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY"
+)
 _MAX_WORDS = 500
 
 # Error codes, from the "Common Errors" pages of the services and their operations' own lists.
@@ -95,18 +99,32 @@ def client(service: str, settings: AwsSettings, *, max_connections: int = 64, at
     try:
         session = _session(settings, config)
         if session.get_credentials() is None:
-            raise Held(
-                "credentials",
-                f"{service}: no AWS credentials were found",
-                "give the process a role (task, instance or pod identity), a profile, or AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY",
-            )
+            raise Held("credentials", f"{service}: no AWS credentials were found", _GIVE)
         factory: Any = boto3.Session(botocore_session=session)  # its stubs know only literal names of services
         return factory.client(
             service, config=config, region_name=_region(settings, session), endpoint_url=_endpoint(settings, service)
         )
     except (BotoCoreError, ValueError) as error:  # botocore refuses an endpoint URL with a ValueError
         raise held(error, f"{service} client", service) from error
+
+
+def credentials(settings: AwsSettings, component: str) -> tuple[Any, str]:
+    """botocore's credentials and the region, for who signs requests without a client of boto3's.
+
+    Ask ``get_frozen_credentials()`` for every request: they renew themselves, an assumed role's too. ``component``
+    begins the message. Raises ``Held`` ``credentials`` where region or credentials are missing.
+    """
+    from botocore.config import Config  # noqa: PLC0415 - only who talks to AWS pays for it
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    try:
+        session = _session(settings, Config(connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT))
+        found = session.get_credentials()
+        if found is None:
+            raise Held("credentials", f"{component}: no AWS credentials were found", _GIVE)
+        return found, _region(settings, session)
+    except (BotoCoreError, ValueError) as error:
+        raise held(error, component, component) from error
 
 
 def errors() -> tuple[type[Exception], ...]:

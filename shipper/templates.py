@@ -8,9 +8,10 @@ characters; in a text, no control character.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -45,16 +46,25 @@ def compile_values(values: Sequence[Value], *, other: bool = False) -> Callable[
     ``other``: every value inside a target is ``other``, for what exceeds ``max_targets``. Raises ``ValueError`` like
     ``check_template``.
     """
+    render = compile_rows(values, other=other)
+    return lambda event: render([event])[0]
+
+
+def compile_rows(
+    values: Sequence[Value], *, other: bool = False
+) -> Callable[[Sequence[Event]], list[tuple[str | None, ...]]]:
+    """The same for many events at once, column by column: a field that is text, and what is the same for every event,
+    cost no call of a Python function per event."""
     renders = [_render(value, other) for value in values]
     if all(isinstance(render, _Constant) for render in renders):
         constant = tuple(render.text for render in renders if isinstance(render, _Constant))
-        return lambda event: constant
-    if len(renders) == 1:
-        (only,) = renders
-        return lambda event: (only(event),)
+        return lambda events: [constant] * len(events)
 
-    def render_all(event: Event) -> tuple[str | None, ...]:
-        return tuple([render(event) for render in renders])
+    def render_all(events: Sequence[Event]) -> list[tuple[str | None, ...]]:
+        columns: list[Iterable[str | None]] = [
+            repeat(render.text) if isinstance(render, _Constant) else map(render, events) for render in renders
+        ]
+        return list(zip(*columns, strict=False))  # what is the same for every event has no end
 
     return render_all
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from servers.opensearch import Server as OpenSearchServer
+from servers.opensearch import opensearch
 from support.requirements import require as _require
 from support.requirements import required
 
@@ -63,6 +65,14 @@ def loopback_only() -> Iterator[None]:
         patch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
         patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
         yield
+
+
+@pytest.fixture(scope="session")
+def opensearch_server() -> Iterator[OpenSearchServer]:
+    """One for all tests that stand in the xdist group ``opensearch``: one worker runs them, so each may kill it, and
+    finds on it what the one before it left."""
+    with opensearch() as server:
+        yield server
 
 
 def _is_loopback(host: str) -> bool:

@@ -227,7 +227,12 @@ def test_every_reason_of_a_held_component_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "heading"), [("outputs/file.md", "## When it cannot write"), ("sources/file.md", "## When it is held")]
+    ("page", "heading"),
+    [
+        ("outputs/file.md", "## When it cannot write"),
+        ("outputs/opensearch.md", "## When it is held"),
+        ("sources/file.md", "## When it is held"),
+    ],
 )
 def test_what_a_page_says_that_it_is_held_as_is_a_reason(page: str, heading: str) -> None:
     words = _first_words(_section(_page(page), heading))

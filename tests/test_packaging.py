@@ -13,7 +13,7 @@ import pytest
 from shipper import __version__
 from support.environments import REPOSITORY, Environment
 
-TOP_LEVEL = {"shipper", "shipper_console", "shipper_file"}
+TOP_LEVEL = {"shipper", "shipper_console", "shipper_file", "shipper_opensearch", "shipper_splunk_hec"}
 
 
 @pytest.fixture(scope="module")
@@ -98,4 +98,6 @@ def test_built_in_outputs_are_found_by_their_entry_points(installed: Environment
     assert [(name, module.partition(".")[0]) for name, module in found] == [
         ("console", "shipper_console"),
         ("file", "shipper_file"),
+        ("opensearch", "shipper_opensearch"),
+        ("splunk_hec", "shipper_splunk_hec"),
     ]

@@ -75,7 +75,8 @@ def test_naming_one_plugin_imports_no_other(install: Install) -> None:
 def test_an_unknown_name_is_told_the_nearest_and_all_that_there_are(install: Install) -> None:
     install("their-package", "theirs", "test_plugin_one")
     assert _refusal("their") == (
-        'no output plugin is called "their"; did you mean "theirs"? installed: console, file, theirs'
+        'no output plugin is called "their"; did you mean "theirs"? '
+        "installed: console, file, opensearch, splunk_hec, theirs"
     )
 
 

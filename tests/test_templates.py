@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shipper.event import Event
-from shipper.templates import MAX_VALUE, check_template, compile_values, is_chosen_by_users, is_constant
+from shipper.templates import MAX_VALUE, check_template, compile_rows, compile_values, is_chosen_by_users, is_constant
 from shipper.values import Field, Target, Text, Value
 
 TIME = "2026-03-01T10:20:30.123456Z"
@@ -242,6 +242,14 @@ def test_constant_values_are_one_tuple_for_every_event() -> None:
     assert render(event()) is render(event(user="x"))
     assert is_constant(values)
     assert is_constant([])
+
+
+@pytest.mark.parametrize("values", [[], [Target("das")], [Text("x"), Field("user"), Target("das-{user}")]])
+def test_many_events_are_rendered_as_each_of_them_is(values: list[Value]) -> None:
+    events = [event(user=user) for user in ("a", "b", None)]
+    render = compile_values(values)
+    assert compile_rows(values)(events) == [render(one) for one in events]
+    assert compile_rows(values)([]) == []
 
 
 def test_one_value_that_depends_on_the_event_is_enough_to_be_no_constant() -> None:

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from shipper import plugins
 from shipper import settings as tables
+from shipper.http import HttpSettings
 from shipper.secrets import Secret
 from shipper.units import format_duration, format_size
 
@@ -38,6 +39,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]], ...] =
     ("`[outputs.NAME.spool]`", tables.SpoolSettings, ()),
     ("`[outputs.NAME.format]`", tables.FormatSettings, ()),
     ("`[outputs.NAME]`: outputs that ship over the network", tables.NetworkSettings, (tables.OutputSettings,)),
+    ("`[outputs.NAME]`: outputs that speak HTTP", HttpSettings, (tables.OutputSettings, tables.NetworkSettings)),
     ("`[outputs.NAME.timeout]`", tables.TimeoutSettings, ()),
     ("`[outputs.NAME.tls]`", tables.TlsSettings, ()),
     ("`[event]`", tables.EventSettings, ()),
@@ -48,7 +50,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]], ...] =
     ("`[log]`", tables.LogSettings, ()),
 )
 #: Outputs that come with shipper, after the common tables of outputs.
-OUTPUTS = ("file", "console")
+OUTPUTS = ("file", "console", "opensearch", "splunk_hec")
 
 _UNITS = {"_size": "size", "_duration": "duration", "_duration_or_never": 'duration or `"never"`'}
 
@@ -77,7 +79,7 @@ def renewed(page: str) -> str:
 def _output(
     name: str, settings: type[tables.OutputSettings]
 ) -> Iterator[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]]]:
-    above = (tables.OutputSettings, tables.NetworkSettings, tables.AwsSettings)
+    above = (tables.OutputSettings, tables.NetworkSettings, HttpSettings, tables.AwsSettings)
     yield f'`[outputs.NAME]` with `type = "{name}"`', settings, tuple(t for t in above if issubclass(settings, t))
     known = {table for _, table, _ in SECTIONS}
     for key, field in settings.model_fields.items():

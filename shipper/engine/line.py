@@ -109,8 +109,9 @@ class Line:
     def _fit(self, head: Waiting, room: int, room_bytes: int, *, first: bool) -> tuple[int, int]:
         """How far into a share the batch goes, and how many bytes that is; at least one event if it is the first."""
         candidates = head.events[head.taken : head.taken + room]
-        sizes = list(accumulate(len(event) + self._overhead for event in candidates))
-        count = bisect_right(sizes, room_bytes)
+        sizes = list(accumulate(map(len, candidates)))
+        overhead = self._overhead
+        count = bisect_right(range(len(sizes)), room_bytes, key=lambda last: sizes[last] + overhead * (last + 1))
         if count == 0:
             if not first:
                 return head.taken, 0
@@ -121,7 +122,8 @@ class Line:
             stop = boundary
         elif not first:
             return head.taken, 0
-        return stop, sizes[stop - head.taken - 1]
+        count = stop - head.taken
+        return stop, sizes[count - 1] + overhead * count
 
 
 def _record_boundary(head: Waiting, stop: int) -> int:

@@ -13,13 +13,12 @@ from itertools import accumulate, chain
 
 from shipper.decode import Decoded, Decoder, Refused
 from shipper.engine.chunk import MAX_BYTES, MAX_EVENTS, Chunk, Share
-from shipper.engine.rendering import renderer
+from shipper.engine.rendering import Values, renderer
 from shipper.errors import Held
 from shipper.event import Event
 from shipper.formats import Encode, compile_format
 from shipper.settings import Configuration, FormatSettings, OutputSettings
 from shipper.source import Record
-from shipper.templates import is_constant
 from shipper.transforms import compile_transform
 from shipper.transforms.match import compile_match
 from shipper.values import Value
@@ -37,14 +36,12 @@ Predicate = Callable[[Event], bool]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What one lane takes and how it wants it: rules in the order in which they apply (name, keeps the event?).
-    ``constant``: ``values`` renders the same for every event."""
+    """What one lane takes and how it wants it: rules in the order in which they apply (name, keeps the event?)."""
 
     lane: str
     rules: tuple[tuple[str, Predicate], ...]
     format: int
-    values: Callable[[Event], tuple[str | None, ...]] | None
-    constant: bool = False
+    values: Values | None
 
 
 @dataclass(slots=True)
@@ -93,7 +90,7 @@ class Routes:
             self._known[key] = len(self._formats)
             self._formats.append(compile_format(settings.format, settings.labels))
         render = renderer(values, settings.labels) if values else None
-        return Route(name, tuple(rules), self._known[key], render, is_constant(values))
+        return Route(name, tuple(rules), self._known[key], render)
 
 
 class Prepare:
@@ -275,11 +272,8 @@ class _Building:
             else:
                 wanted[route.format] = wanted[NATIVE] = None  # all of them
             if route.values is not None:
-                render = route.values
-                if route.constant:
-                    self._values[number] += [render(events[0])] * len(picked)
-                else:
-                    self._values[number] += [render(events[index]) for index in picked]
+                every = len(picked) == len(events)
+                self._values[number] += route.values(events if every else [events[index] for index in picked])
         for encode, lines, some in zip(self._formats, self._lines, wanted, strict=True):
             if some is None or len(some) == len(events):
                 lines.extend(encode(events, raw, frames))

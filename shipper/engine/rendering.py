@@ -9,10 +9,10 @@ import msgspec
 from shipper.event import Event
 from shipper.formats import compile_format
 from shipper.settings import OutputSettings
-from shipper.templates import compile_values, is_constant
+from shipper.templates import compile_rows, is_constant
 from shipper.values import Value
 
-Values = Callable[[Event], tuple[str | None, ...]]
+Values = Callable[[Sequence[Event]], list[tuple[str | None, ...]]]
 Rendered = tuple[Sequence[bytes], Sequence[tuple[str | None, ...]]]
 
 _decode = msgspec.json.Decoder(Event).decode
@@ -24,16 +24,18 @@ MARK = "…"
 
 
 def renderer(values: Sequence[Value], labels: Mapping[str, str]) -> Values:
-    """Renders what an output asked for; its own labels win over the event's, as in what it writes."""
-    render = compile_values(values)
+    """Renders what an output asked for of each event; its own labels win over the event's, as in what it writes."""
+    render = compile_rows(values)
     if not labels or is_constant(values):
         return render
 
-    def render_with_labels(event: Event) -> tuple[str | None, ...]:
-        own = event.labels
-        event.labels = {**(own or {}), **labels}
-        rendered = render(event)
-        event.labels = own
+    def render_with_labels(events: Sequence[Event]) -> list[tuple[str | None, ...]]:
+        own = [event.labels for event in events]
+        for event in events:
+            event.labels = {**(event.labels or {}), **labels}
+        rendered = render(events)
+        for event, before in zip(events, own, strict=True):
+            event.labels = before
         return rendered
 
     return render_with_labels
@@ -48,7 +50,7 @@ class Rendering:
         self._encode = compile_format(settings.format, settings.labels)
         self._values = renderer(values, settings.labels)
         #: What the values are for every event alike: then none has to be decoded for them.
-        self._constant = self._values(_NOBODY) if is_constant(values) else None
+        self._constant = self._values([_NOBODY])[0] if is_constant(values) else None
 
     def __call__(self, native: Sequence[bytes], raw: Sequence[bytes] | None) -> Rendered:
         """The encoded events and what the output asked for of each.
@@ -69,7 +71,7 @@ class Rendering:
             lines = list(as_they_are)
         if self._constant is not None:
             return lines, [self._constant] * len(native)
-        return lines, [self._values(event or _NOBODY) for event in events]
+        return lines, self._values([event or _NOBODY for event in events])
 
     def truncated(self, native: bytes, limit: int) -> bytes | None:
         """The native line of the event, cut so that what is sent has at most ``limit`` bytes; ``None`` where cutting

@@ -3,7 +3,7 @@
 ``OutputContract`` is what every output has to pass; ``shipper.testing.nasty`` has an output and a source that
 misbehave on order, to test an engine with. ``shipper.testing.kinesis.FakeKinesis``, ``shipper.testing.kms.FakeKms`` and
 ``shipper.testing.rds.FakeRds`` are real HTTP servers on loopback that boto3 talks to, with every fault on order;
-``shipper demo`` runs on them.
+``shipper demo`` runs on them. ``shipper.testing.splunk_hec.FakeSplunkHec`` is a Splunk HTTP Event Collector, as strict.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from shipper.settings import (
 
 FOLDER = Path(__file__).parents[2] / "config"
 EXAMPLES = sorted(path.name for path in FOLDER.glob("*.toml"))
-ENVIRONMENT = {"CLUSTER": "orders-prod", "RESOURCE_ID": "cluster-ABC"}
+ENVIRONMENT = {"CLUSTER": "orders-prod", "RESOURCE_ID": "cluster-ABC", "SPLUNK_HEC_TOKEN": "t"}
 
 
 def test_there_are_examples() -> None:

@@ -153,7 +153,7 @@ ELSEWHERE = {
     "'dll'; did you mean 'ddl'? it can be trail, authentication, audit, privilege, ddl, write, function, read, "
     "session, admin, other",
     "[outputs.b]\ntype = 'snk'": '7: outputs.b.type: no output plugin is called "snk"; did you mean "sink"? '
-    "installed: console, file, ordered_sink, sink",
+    "installed: console, file, opensearch, ordered_sink, sink, splunk_hec",
     "[outputs.b]\ntype = 'ordered_sink'\nconcurrency = 4": '8: outputs.b.concurrency: an output of type "ordered_sink" '
     "keeps order and sends one batch at a time; remove concurrency",
     "[outputs.'a b']\ntype = 'sink'": '6: outputs."a b": cannot be a name; names have letters, digits, _ and -, '

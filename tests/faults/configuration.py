@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.feeds import CLUSTER
-from faults.schedule import OUTPUTS, STORM, Schedule
+from faults.schedule import STORM, Schedule
 
 _STREAM = f"""
 [sources.stream]
@@ -61,18 +61,21 @@ class _Output:
 class Configuration:
     """Writes ``shipper.toml``, whole at every moment."""
 
-    def __init__(self, folder: Path, schedule: Schedule, addresses: Mapping[str, str]) -> None:
-        """``addresses``: URLs of ``kinesis``, ``kms``, ``quick`` and ``slow``."""
+    def __init__(
+        self, folder: Path, schedule: Schedule, addresses: Mapping[str, str], siems: Mapping[str, str]
+    ) -> None:
+        """``addresses``: URLs of ``kinesis``, ``kms``, ``quick`` and ``slow``; ``siems``: settings of the others."""
         self.path = folder / "shipper.toml"
         settings = schedule.settings
         self._sources = "".join({"stream": _STREAM, "lines": _LINES}[source] for source in schedule.sources)
         self._settings = settings
         self._addresses = addresses
+        self._siems = siems
         self._outputs = {
             output: _Output(
                 output, int(settings[f"{output}_batch"]), settings["after"], settings.get(f"{output}_spool", "")
             )
-            for output in OUTPUTS
+            for output in schedule.outputs
         }
         self._labels = ""
         self._changes = 0
@@ -88,7 +91,7 @@ class Configuration:
     def names(self) -> dict[str, str]:
         """What the outputs are called, now and earlier → what they were called first."""
         now = {one.name: output for output, one in self._outputs.items()}
-        return now | {output: output for output in OUTPUTS}
+        return now | {output: output for output in self._outputs}
 
     def name(self, output: str) -> str:
         """What an output is called now."""
@@ -132,7 +135,11 @@ class Configuration:
         new.replace(self.path)
 
     def _text(self) -> str:
-        files, quick, slow = (self._outputs[output] for output in OUTPUTS)
+        files, quick, slow = (self._outputs[output] for output in ("files", "quick", "slow"))
+        siems = "".join(
+            f"[outputs.{self._outputs[output].name}]\n{fixed}\n{self._outputs[output].lines()}\n"
+            for output, fixed in self._siems.items()
+        )
         settings, addresses = self._settings, self._addresses
         categories = ", ".join(f'"{category}"' for category in SLOW_CATEGORIES)
         return f"""\
@@ -159,7 +166,7 @@ type = "rig"
 url = "{addresses["slow"]}"
 match = {{ category = [{categories}] }}
 {slow.lines()}
-[dead_letters]
+{siems}[dead_letters]
 storm = {STORM}
 [state]
 path = "disk/state/shipper.db"

@@ -7,7 +7,7 @@ schedule, only later.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ Source = Literal["stream", "lines"]
 Ending = Literal["kill", "term", "term, kill", "int, int"]
 
 OUTPUTS = ("files", "quick", "slow")
+#: What every fifth schedule ships to as well (``siems``).
+SIEMS = ("search", "splunk")
+_EVERY = 5
 
 #: What may break, by where it does. The parameters are ranges or lists to draw from, or constants.
 FAULTS: dict[str, dict[str, Mapping[str, Any]]] = {
@@ -97,6 +100,20 @@ FAULTS: dict[str, dict[str, Mapping[str, Any]]] = {
     },
 }
 
+_WAY: dict[str, Mapping[str, Any]] = {
+    "refuse": {},
+    "reset": {"share": (0.3, 1.0)},
+    "truncate": {"share": (0.3, 1.0)},
+    "delay": {"share": (0.3, 1.0), "seconds": (0.05, 0.6)},
+}
+#: The same for ``SIEMS``.
+FAULTS_OF_SIEMS: dict[str, dict[str, Mapping[str, Any]]] = {
+    "search": {"blocked": {}, "full": {}},
+    "splunk": {"killed": {}, "busy": {}, "partly": {}, "unheard": {}, "unacknowledged": {}},
+    "way to search": _WAY,
+    "way to splunk": _WAY,
+}
+
 #: How much of its time something is broken, and for how long at a time.
 TEMPER: dict[str, tuple[float, tuple[float, float]]] = {
     "quick": (0.6, (0.1, 0.8)),
@@ -110,6 +127,10 @@ TEMPER: dict[str, tuple[float, tuple[float, float]]] = {
     "process": (0.3, (0.1, 0.7)),
     "configuration": (0.3, (0.1, 0.5)),
     "commands": (0.5, (0.2, 0.6)),
+    "search": (0.5, (0.2, 0.8)),
+    "splunk": (0.6, (0.1, 0.5)),
+    "way to search": (0.5, (0.1, 0.6)),
+    "way to splunk": (0.5, (0.1, 0.6)),
 }
 
 
@@ -170,6 +191,7 @@ class Schedule:
     small_disk: bool
     #: Parts of the configuration: ``NAME`` in the stage's template.
     settings: Mapping[str, str]
+    outputs: Sequence[str] = OUTPUTS
 
     @property
     def sources(self) -> list[Source]:
@@ -182,7 +204,8 @@ class Schedule:
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name}: {value}" for name, value in self.settings.items())
-        lines = [f"seed {self.seed}; {'on a small disk; ' if self.small_disk else ''}{settings}"]
+        outputs = ", ".join(self.outputs)
+        lines = [f"seed {self.seed}; to {outputs}; {'on a small disk; ' if self.small_disk else ''}{settings}"]
         plan: list[Feed | Fault] = [*self.feeds, *self.faults]
         lines += [f"  {one.at:5.2f}  {one}" for one in sorted(plan, key=lambda one: one.at)]
         lines += [f"  process {number}: {life}" for number, life in enumerate(self.lives, 1)]
@@ -203,10 +226,13 @@ def draw(seed: int) -> Schedule:
     places += ["stream", "keys"] if "stream" in sources else []
     places += ["disk"] if small_disk else []
     places += [place for place, chance in _PEOPLE_AND_MACHINE.items() if rng.random() < chance]
+    # Of their own, so that the rest of a schedule is the same with and without them.
+    siems, theirs = random.Random(f"siems {seed}"), FAULTS_OF_SIEMS if ships_to_siems(seed) else {}
     return Schedule(
         seed,
         tuple(feed for source in sources for feed in _feeds(rng, source)),
-        tuple(fault for place in places for fault in _faults(rng, place)),
+        tuple(fault for place in places for fault in _faults(rng, place))
+        + tuple(fault for place in theirs for fault in _faults(siems, place)),
         tuple(_lives(rng)),
         small_disk,
         {
@@ -219,8 +245,15 @@ def draw(seed: int) -> Schedule:
             "after": rng.choice(["200ms", "500ms", "1s"]),
             "quick_spool": rng.choice(_SPOOLS),
             "slow_spool": rng.choice(_SPOOLS),
+            **{f"{output}_batch": str(siems.choice([10, 50, 500])) for output in SIEMS},
         },
+        OUTPUTS + SIEMS if theirs else OUTPUTS,
     )
+
+
+def ships_to_siems(seed: int) -> bool:
+    """Whether the schedule of this seed has ``SIEMS`` among its outputs."""
+    return seed % _EVERY == 0
 
 
 def _feeds(rng: random.Random, source: Source) -> Iterator[Feed]:
@@ -233,11 +266,12 @@ def _feeds(rng: random.Random, source: Source) -> Iterator[Feed]:
 
 def _faults(rng: random.Random, where: str) -> Iterator[Fault]:
     broken, lasting = TEMPER[where]
-    kinds = list(FAULTS[where])
+    possible = FAULTS.get(where) or FAULTS_OF_SIEMS[where]
+    kinds = list(possible)
     moment = rng.uniform(0, 1.0)
     while moment < HORIZON:
         kind = rng.choice(kinds)
-        details = {name: _drawn(rng, value) for name, value in FAULTS[where][kind].items()}
+        details = {name: _drawn(rng, value) for name, value in possible[kind].items()}
         if kind == "rename":
             kinds.remove(kind)  # renamed_from names one earlier name
         seconds = rng.uniform(*lasting)

@@ -1,7 +1,8 @@
-"""Plays a schedule: the real command line, three outputs of different temper, and all that goes wrong with them."""
+"""Plays a schedule: the real command line, outputs of different temper, and all that goes wrong with them."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -19,7 +20,8 @@ from faults.commands import Commands
 from faults.configuration import Configuration
 from faults.destination import Destination
 from faults.feeds import Lines, Stream
-from faults.schedule import END_OF_PLAN, Fault, Feed, Life, Schedule
+from faults.schedule import END_OF_PLAN, SIEMS, Fault, Feed, Life, Schedule
+from faults.siems import Search, Siem, Splunk
 from shipper.state import dead_letters
 from shipper.state.dead_letters import Filter, Kept
 from shipper.state.file import read_state
@@ -48,6 +50,7 @@ NOT_TAKEN, TAKEN = b"the configuration was not taken over", b"the configuration 
 IN_USE = b"is used by another shipper"
 _WORDS = {
     "storm": b"is held (storm)",
+    "blocked": b"is held (unwritable)",
     "wrong configuration": NOT_TAKEN,
     "reload": TAKEN,
     "renamed": b"goes on where",
@@ -67,11 +70,16 @@ class End:
 
 
 class Stage:
-    """One schedule's world; use it as a context manager, then ``play``."""
+    """One schedule's world; use it as a context manager, then ``play``. ``opensearch``: the URL of a server, where the
+    schedule ships to one."""
 
-    def __init__(self, folder: Path, schedule: Schedule) -> None:
+    def __init__(self, folder: Path, schedule: Schedule, opensearch: str | None = None) -> None:
         self.folder = folder
         self.schedule = schedule
+        self.siems: dict[str, Siem] = {}
+        if set(SIEMS) <= set(schedule.outputs):
+            assert opensearch is not None
+            self.siems = {"search": Search(opensearch, schedule.seed), "splunk": Splunk(schedule.seed)}
         self.ends: list[End] = []
         #: What has happened, with the real time since the beginning.
         self.history: list[str] = []
@@ -114,7 +122,8 @@ class Stage:
             self.lines = Lines(self.folder / "lines", self._rng, [feed for feed in feeds if feed.source == "lines"])
             addresses = {"kinesis": self.stream.kinesis.endpoint_url, "kms": self.stream.kms.endpoint_url}
             addresses |= {"quick": self.way_to_quick.url, "slow": self.way_to_slow.url}
-            self.configuration = Configuration(self.folder, self.schedule, addresses)
+            siems = {name: stack.enter_context(siem).settings() for name, siem in self.siems.items()}
+            self.configuration = Configuration(self.folder, self.schedule, addresses, siems)
             (self.folder / "last.toml").write_text('[server]\ndrain_timeout = "20s"\n')
             stack.callback(self._put_down)
             stack.callback(self.commands.put_down)
@@ -143,12 +152,17 @@ class Stage:
             return list(dead_letters.listing(connection, Filter()))
 
     def traces(self) -> set[str]:
-        """What has left its traces: in the log, in what commands said, in the state file's largest ids."""
+        """What has left its traces: in the log, in what commands said, in the state file's largest ids, where
+        it went."""
         log = self._log().read_bytes()
         said = (self.folder / "commands.log").read_bytes() if self.commands.ended else b""
         found = {name for name, words in _WORDS.items() if words in log + said}
         with closing(read_state(self.state)) as connection:
             found |= {name for (name,) in connection.execute("SELECT name FROM sqlite_sequence WHERE seq > 0")}
+        found |= {f"{name} doubled" for name, siem in self.siems.items() if max(siem.stored().values()) > 1}
+        found |= {f"{name} lost some" for name, siem in self.siems.items() if siem.lost}
+        books = json.loads(self.said("status", "--books", "--json"))["outputs"]
+        found |= {f"{name} already stored" for name, book in books.items() if book["already_stored"]}
         return found | {letter.reason for letter in self.letters()}
 
     def said(self, *arguments: str) -> str:
@@ -301,6 +315,11 @@ class Stage:
             case "way to quick" | "way to slow":
                 way = self.way_to_quick if fault.where == "way to quick" else self.way_to_slow
                 way.behave(fault.kind, **fault.details)  # type: ignore[arg-type]  # a kind of the proxy's
+            case "way to search" | "way to splunk":
+                way = self.siems[fault.where.removeprefix("way to ")].way
+                way.behave(fault.kind, **fault.details)  # type: ignore[arg-type]  # as above
+            case "search" | "splunk":
+                self.siems[fault.where].begin(fault)
             case "disk":
                 self._trouble["disk"] = time.monotonic()
                 self._fill(int(fault.details.get("left", 0)))
@@ -373,6 +392,10 @@ class Stage:
                 self.way_to_quick.behave("pass")
             case "way to slow":
                 self.way_to_slow.behave("pass")
+            case "way to search" | "way to splunk":
+                self.siems[fault.where.removeprefix("way to ")].way.behave("pass")
+            case "search" | "splunk":
+                self.siems[fault.where].mend(fault)
             case "disk":
                 (self.disk / "filler").unlink()
                 self._disk_full = False

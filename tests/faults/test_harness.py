@@ -15,7 +15,7 @@ import pytest
 
 from faults.configuration import Configuration
 from faults.destination import Destination
-from faults.schedule import END_OF_PLAN, FAULTS, draw
+from faults.schedule import END_OF_PLAN, FAULTS, FAULTS_OF_SIEMS, draw
 from support.behaviours import Step, chosen
 from support.clock_shift import jump
 from support.command import environment
@@ -48,7 +48,8 @@ def test_a_seed_always_makes_the_same_schedule() -> None:
 def test_every_fault_and_every_end_happens_in_the_schedules_of_an_ordinary_run() -> None:
     happening = set().union(*(draw(seed).kinds for seed in DEFAULT))
     endings = {"kill", "term", "term, kill", "int, int"}
-    assert happening == endings | {f"{where} {kind}" for where, kinds in FAULTS.items() for kind in kinds}
+    possible = FAULTS | FAULTS_OF_SIEMS
+    assert happening == endings | {f"{where} {kind}" for where, kinds in possible.items() for kind in kinds}
 
 
 def test_faults_of_one_place_never_overlap_and_are_over_in_time() -> None:
@@ -165,7 +166,7 @@ def test_what_is_turned_away_for_a_while_is_noted(destination: Destination) -> N
 @pytest.fixture
 def written(tmp_path: Path) -> Configuration:
     addresses = dict.fromkeys(("kinesis", "kms", "quick", "slow"), "http://127.0.0.1:9")
-    return Configuration(tmp_path, draw(1), addresses)
+    return Configuration(tmp_path, draw(1), addresses, {})
 
 
 def output(written: Configuration, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from faults.configuration import SLOW_CATEGORIES
 from faults.destination import Storing
 from faults.feeds import Fed
-from faults.schedule import OUTPUTS, STORM
+from faults.schedule import SIEMS, STORM
 from faults.stage import REFUSED, Stage
 from shipper.state import positions
 from shipper.state.dead_letters import EVERY_OUTPUT
@@ -23,10 +23,11 @@ COMMITTED = 0.5 + 0.05 + 1.5
 
 
 class Verdict:
-    """The conservation oracle for the stage's three outputs."""
+    """The conservation oracle for the stage's outputs."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
+        self.outputs = stage.schedule.outputs
         fed = [stage.stream.fed(), stage.lines.fed()]
         self.fed = Fed(
             {partition: ids for one in fed for partition, ids in one.order.items()},
@@ -35,7 +36,7 @@ class Verdict:
         )
         noise = {event for event, (user, _) in self.fed.facts.items() if user == "rdsadmin"}
         unwanted = {event for event, (_, category) in self.fed.facts.items() if category not in SLOW_CATEGORIES}
-        self.dropped = {"files": set[str](), "quick": noise, "slow": noise | unwanted}
+        self.dropped = {"files": set[str](), "quick": noise, "slow": noise | unwanted} | dict.fromkeys(SIEMS, noise)
         self.letters: dict[str, dict[str, str]] = defaultdict(dict)
         self.undecoded = 0
         names = stage.configuration.names
@@ -49,6 +50,7 @@ class Verdict:
             "files": ids_in_files(*stage.files()),
             "quick": Counter(stage.quick.stored()),
             "slow": Counter(stage.slow.stored()),
+            **{name: siem.stored() for name, siem in stage.siems.items()},
         }
         self.books = self._books()
         #: What quick never takes, and why.
@@ -57,11 +59,11 @@ class Verdict:
             for event in self.fed.facts.keys() - noise
             if (reason := stage.quick.refused(event)) is not None
         }
-        self.turned_away = {"files": set[str](), "quick": stage.quick.turned_away, "slow": stage.slow.turned_away}
+        self.turned_away = {"quick": stage.quick.turned_away, "slow": stage.slow.turned_away}
 
     def check(self) -> None:
         """Everything that is promised."""
-        for output in OUTPUTS:
+        for output in self.outputs:
             self.check_conservation(output)
             self.check_dead_letters(output)
             self.check_books(output)
@@ -74,14 +76,14 @@ class Verdict:
         """Every event is stored, a dead letter, or was purged as one."""
         stored, letters, dropped = self.stored[output], self.letters[output], self.dropped[output]
         missing = self.fed.facts.keys() - dropped - stored.keys() - letters.keys()
-        purgeable = self.turned_away[output] | {event for event, why in self.refused.items() if why == "rejected"}
+        purgeable = self.turned_away["quick"] | {event for event, why in self.refused.items() if why == "rejected"}
         purged = missing & purgeable if output == "quick" else set[str]()
         assert len(purged) <= self.books[output]["purged"], f"output {output}: {len(purged)} vanished, not purged"
         assert_conserved(output, self.fed.facts, dropped, stored, {*letters, *purged})
 
     def check_dead_letters(self, output: str) -> None:
         """What a destination takes is no dead letter, and what it does not take is one, with its reason."""
-        away, letters = self.turned_away[output], self.letters[output]
+        away, letters = self.turned_away.get(output, set()), self.letters[output]
         refused = self.refused if output == "quick" else {}
         assert set(refused.values()) <= REFUSED.keys()
         buries = "dead_letter" in self.stage.schedule.settings.get(f"{output}_spool", "")
@@ -99,11 +101,13 @@ class Verdict:
             assert stormy <= STORM * (storms + len(self.stage.ends)), f"output {output}: {stormy} letters of storms"
 
     def check_duplicates(self) -> None:
-        """A file has none. Quick has an event again only where the answer was lost or untrue, came while a process was
-        stopping, or was not committed when one was killed: not long before, because no position is older than that."""
+        """A file has none, and no index of OpenSearch. Quick has an event again only where the answer was lost or
+        untrue, came while a process was stopping, or was not committed when one was killed: not long before, because no
+        position is older than that."""
         doubled = [event for event, count in self.stored["files"].items() if count > 1]
         assert not doubled, f"output files: {len(doubled)} events are doubled: {doubled[:5]}"
         assert max(self.stored["slow"].values(), default=1) == 1
+        assert max(self.stored.get("search", Counter()).values(), default=1) == 1
         seen: dict[str, Storing] = {}
         for storing in sorted(self.stage.quick.storings, key=lambda one: one.stored):
             for event in storing.ids:
@@ -167,7 +171,7 @@ class Verdict:
         told: dict[str, dict[str, Any]] = json.loads(self.stage.said("status", "--books", "--json"))["outputs"]
         names = self.stage.configuration.names
         books = {names[name]: book for name, book in told.items()}
-        assert books.keys() == set(OUTPUTS)
+        assert books.keys() == set(self.outputs)
         for output, book in books.items():
             assert book["balances"], f"output {output}: {book}"
             assert not book["pending"], f"output {output}: {book}"
