@@ -178,11 +178,11 @@ def _ship(pipeline: Pipeline, feeder: _Feeder, progress: Callable[[Progress], No
     deadline = time.monotonic() + PATIENCE
     never = threading.Event()
     while not failures and time.monotonic() < deadline:
-        settled = pipeline.books().get(EVERYTHING, Counter())["offered", ""]
-        progress(Progress(feeder.events, feeder.generated, settled))
-        done = feeder.done and all(
-            book["offered", ""] >= feeder.generated + feeder.planted.total() for book in pipeline.books().values()
-        )
+        books = pipeline.books()  # of nobody while the pipeline starts
+        progress(Progress(feeder.events, feeder.generated, books.get(EVERYTHING, Counter())["offered", ""]))
+        all_generated = feeder.done  # before it is asked how much that was
+        wanted = feeder.generated + feeder.planted.total()
+        done = all_generated and books and all(book["offered", ""] >= wanted for book in books.values())
         if done or not threads[0].is_alive():
             break
         never.wait(0.1)
