@@ -151,7 +151,7 @@ class Pipeline:
             disk = self._disk = SpoolDisk(reading, spool.next_id(connection), room)
             letters = DeadLetterBox(connection, configuration.dead_letters.max_bytes, self.metrics, disk)
             in_time = self._run(outputs, Writer(connection, self._clock, room), letters, disk)
-            if self._once:
+            if self._once and in_time:  # nobody waits: it was neither stopped nor late
                 vacuum.shrink(connection, self._clock, SHRINKING)
             return self._result(before, positions.books(connection), in_time)
 
