@@ -181,14 +181,23 @@ def test_a_storm_survives_a_kill_and_counts_nothing_twice(site: Site, rigs: list
 
 
 def test_a_storm_on_a_full_disk_sends_everything_again_when_it_is_over(site: Site, rigs: list[Rig]) -> None:
-    """Nothing can be spooled when it begins: what stands behind the position is no dead letter yet."""
+    """What was refused behind an event without an answer is no dead letter yet when the storm begins, for nothing can
+    be spooled. It becomes one when the disk has room again, and the storm's end sends it again."""
+
+    def first_unanswered(call: Call) -> Report:
+        outcome = Outcome.UNKNOWN if "e0" in call.ids else Outcome.REJECTED
+        return fail(outcome, lambda *_: True, detail="strict mapping")(call)
+
     table = settings(batch={"max_events": 30, "max_wait": "1ms"}, concurrency=2)
-    rigs.append(rig := Rig(site, output := NastyOutput(settings=table, then=refusing(lambda number: True))))
+    rigs.append(rig := Rig(site, output := NastyOutput(settings=table, then=first_unanswered)))
     rig.room.low = True
     rig.add(*[1] * 300)
     rig.pump(2, until=lambda: rig.lane.storm.raging)
-    rig.pump(60)
+    assert rig.lane.storm.raging
+    assert rig.dead() == []
     rig.room.low = False
+    rig.pump(60, until=rig.dead)
+    assert rig.dead()
     output.behave()
     rig.pump(600)
     assert rig.dead() == []
